@@ -1,0 +1,1 @@
+"""How each kind of outside system is spoken to: verify, receive, list, read, look up, send, read back."""

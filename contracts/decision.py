@@ -1,0 +1,130 @@
+"""What rules answer, what they are told, and the requests that come of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from contracts.base import Contract, Json
+
+Verdict = Literal["execute", "hold", "refuse", "ignore"]
+Mode = Literal["watch", "draft", "act"]
+
+
+class Reason(Contract):
+    """Why, in a word that a report counts and in a sentence that a support lead understands. Never people's text."""
+
+    code: str
+    text: str
+
+
+class Action(Contract):
+    """One thing to do. `name` is an action of process.toml.
+
+    `params` are its own (never people's text: drafts stay in the proposal).
+    """
+
+    name: str
+    params: Json = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execute:
+    """The actions may go out by themselves, each as far as its mode lets it."""
+
+    actions: tuple[Action, ...]
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """A person must approve the actions; the case is handed over with the reasons."""
+
+    reasons: tuple[Reason, ...]
+    actions: tuple[Action, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Nothing may be done by software; a person takes the case."""
+
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignore:
+    """Stale, already decided, or nobody asked: nothing is done and nobody is bothered."""
+
+    reasons: tuple[Reason, ...]
+
+
+Decision = Execute | Hold | Refuse | Ignore
+
+
+def verdict_of(decision: Decision) -> Verdict:
+    """The decision's word on the wire."""
+    match decision:
+        case Execute():
+            return "execute"
+        case Hold():
+            return "hold"
+        case Refuse():
+            return "refuse"
+        case Ignore():
+            return "ignore"
+
+
+class FactAnswer(Contract):
+    """What one read-only look-up answered.
+
+    `ok` is false when it could not be read; then rows is empty and error a code.
+    """
+
+    name: str
+    ok: bool
+    rows: tuple[Json, ...] = ()
+    error: str | None = None
+
+
+Facts = Mapping[str, FactAnswer]
+
+
+class FactQuery(Contract):
+    """A look-up that a process wants.
+
+    The named source of process.toml, the named query of that source, and its parameters.
+    """
+
+    name: str
+    source: str
+    query: str
+    params: Json = Field(default_factory=dict)
+
+
+class Circumstances(Contract):
+    """What the actor knows beyond the case, as it was when the decision was made.
+
+    Recorded, so that a replay decides alike.
+    """
+
+    other_open_cases_of_party: int = 0
+    label_count_last_hour: int = 0
+    label_usual_per_hour: float = 0.0
+    """Mean per hour over the last 28 days; 0.0 when there is no history yet."""
+    effects_of_case_last_hour: int = 0
+    hours_of_history: float = 0.0
+
+
+class Request(Contract):
+    """One rendered request to the outside. Holds people's text: it is sealed wherever it is stored."""
+
+    kind: str
+    """`reply`, `handover`, `notice` …; part of the effect's key."""
+    connector: str
+    """A door or destination of process.toml."""
+    object_id: str
+    semantics: Literal["conditional", "idempotent", "blind"]
+    may_repeat: bool = False
+    """A blind notice that may be sent again when its outcome is unknown."""
+    body: dict[str, JsonValue]

@@ -1,0 +1,33 @@
+"""The events, one module per topic; `REGISTRY` knows every type and version there is."""
+
+from collections.abc import Callable
+
+from contracts.base import Fact, Json
+from contracts.events import cases, control, dead_letters, decisions, effects, proposals
+
+NEWEST: tuple[type[Fact], ...] = (
+    cases.CaseOpened,
+    cases.CaseChanged,
+    proposals.FactsRead,
+    proposals.ProposalMade,
+    proposals.ProposalFailed,
+    decisions.DecisionMade,
+    decisions.ApprovalRequested,
+    decisions.ApprovalResolved,
+    effects.EffectAttempted,
+    effects.EffectAcknowledged,
+    effects.EffectObserved,
+    effects.EffectFailed,
+    dead_letters.DeadLetterRaised,
+    dead_letters.DeadLetterRedriven,
+    control.ProcessPaused,
+    control.ProcessResumed,
+    control.ApprovalAnswered,
+    control.RedriveRequested,
+)
+"""The newest version of every event, in travel order."""
+
+REGISTRY: dict[str, type[Fact]] = {fact.TYPE: fact for fact in NEWEST}
+
+UPCASTS: dict[str, tuple[str, Callable[[Json], Json]]] = {}
+"""Older types: type → (the next version's type, a pure function from the old payload to the new one). None yet."""

@@ -1,0 +1,56 @@
+"""`nightshift.cases`, written by ingest: what changed outside."""
+
+from typing import ClassVar, Literal
+
+from pydantic import AwareDatetime, Field
+
+from contracts import topics
+from contracts.base import Fact
+from contracts.sealed import Sealed
+
+Author = Literal["customer", "staff", "ours", "system", "unknown"]
+"""Who made the change. `ours` is the user that Nightshift writes as: an echo, never new work."""
+
+FieldValue = str | int | bool | None | tuple[str, ...]
+
+
+class CaseChanged(Fact):
+    """One outside change of one case."""
+
+    TYPE: ClassVar[str] = "case.changed.v1"
+    TOPIC: ClassVar[str] = topics.CASES
+
+    door: str
+    object_id: str
+    """The case's id in the outside system: a ticket number."""
+    kind: str
+    """The connector's word: `created`, `comment_added`, `status_changed`, `merged`, `soft_deleted` …"""
+    identity: str
+    """What makes two deliveries the same change."""
+    version: str
+    """Orderable stamp of the source (contracts.basis.version_of)."""
+    position: int = 0
+    """Place inside one update that makes several events."""
+    update_id: str | None = None
+    """Which update of the source this change belongs to, where it says so.
+
+    Different updates of one version are a tie.
+    """
+    author: Author
+    hint: bool = False
+    """The body names no change of its own, or not all of it: read the object before answering."""
+    fields: dict[str, FieldValue] = Field(default_factory=dict)
+    """State after the change.
+
+    Only what the body held. `comment_id`, `comment_public`, `author_id` where kind is comment_added.
+    """
+    texts: dict[str, Sealed] = Field(default_factory=dict)
+    """What people wrote: `subject`, `body` …"""
+    occurred_at: AwareDatetime
+    received_at: AwareDatetime
+
+
+class CaseOpened(CaseChanged):
+    """The change by which the case came into being outside."""
+
+    TYPE: ClassVar[str] = "case.opened.v1"

@@ -1,0 +1,55 @@
+"""`nightshift.control`: what people order, by console, command line or SQL."""
+
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from contracts import topics
+from contracts.base import Fact
+
+
+class ProcessPaused(Fact):
+    """The switch was turned off: no effect and no model call is claimed under an older generation."""
+
+    TYPE: ClassVar[str] = "process.paused.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    generation: int
+    reason: str
+    by: str
+
+
+class ProcessResumed(Fact):
+    """The switch was turned on again."""
+
+    TYPE: ClassVar[str] = "process.resumed.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    generation: int
+    reason: str
+    by: str
+
+
+class ApprovalAnswered(Fact):
+    """A person answered a request for approval."""
+
+    TYPE: ClassVar[str] = "approval.answered.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    approval_id: UUID
+    answer: Literal["approved", "denied"]
+    digest: str
+    """Of the requests that the person saw."""
+    by: str
+    reason: str = ""
+
+
+class RedriveRequested(Fact):
+    """A person wants a dead letter tried again."""
+
+    TYPE: ClassVar[str] = "redrive.requested.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    dead_letter_id: UUID
+    service: str
+    nonce: UUID
+    by: str

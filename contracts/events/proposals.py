@@ -1,0 +1,89 @@
+"""`nightshift.proposals`, written by the classifier: what was read and what the model suggests."""
+
+from decimal import Decimal
+from typing import ClassVar
+
+from pydantic import Field
+
+from contracts import topics
+from contracts.base import Contract, Fact, Json
+from contracts.sealed import Sealed
+
+
+class FactRead(Contract):
+    """One look-up, without its values."""
+
+    name: str
+    ok: bool
+    digest: str
+    error: str | None = None
+
+
+class FactsRead(Fact):
+    """What systems of record answered before the model was asked."""
+
+    TYPE: ClassVar[str] = "facts.read.v1"
+    TOPIC: ClassVar[str] = topics.PROPOSALS
+
+    basis: str
+    facts: tuple[FactRead, ...]
+    answers: Sealed
+    """JSON: {name: FactAnswer}."""
+
+
+class PassageUsed(Contract):
+    """A passage of the process's knowledge that the model saw."""
+
+    source: str
+    version: str
+    digest: str
+
+
+class MadeFrom(Contract):
+    """Digests of everything a proposal was made from."""
+
+    model: str
+    prompt: str
+    output_schema: str
+    examples: str
+    settings: str
+    index_version: str
+    passages: tuple[PassageUsed, ...] = ()
+
+
+class ProposalMade(Fact):
+    """What the model suggests for one basis of a case, with the case and the facts it was made from."""
+
+    TYPE: ClassVar[str] = "proposal.made.v1"
+    TOPIC: ClassVar[str] = topics.PROPOSALS
+
+    basis: str
+    case: Json
+    """The process's own case, its texts sealed."""
+    facts: Sealed
+    """JSON: {name: FactAnswer}."""
+    output: Sealed
+    """JSON of the process's proposal."""
+    label: str
+    """The intent, of the process's closed set."""
+    confidence: float = Field(ge=0, le=1)
+    made_from: MadeFrom
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: Decimal = Decimal(0)
+    latency_ms: int = 0
+    attempts: int = 1
+
+
+class ProposalFailed(Fact):
+    """No proposal: the model's output failed the schema twice, or the work became a dead letter."""
+
+    TYPE: ClassVar[str] = "proposal.failed.v1"
+    TOPIC: ClassVar[str] = topics.PROPOSALS
+
+    basis: str
+    code: str
+    attempts: int
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: Decimal = Decimal(0)

@@ -1,0 +1,1 @@
+"""The automated operations, one folder each."""

@@ -1,0 +1,155 @@
+"""Work that needs a person. Later work of the same case waits behind it; other cases flow."""
+
+import base64
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from uuid import UUID, uuid5
+
+from prometheus_client import Counter
+
+from contracts.envelope import Event, Record, follow_up_id
+from contracts.events.control import RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
+from services.runtime import outbox
+from services.runtime.postgres import Connection
+
+raised_total = Counter("nightshift_dead_letters_raised_total", "Dead letters raised", ["service", "code"])
+
+_INSERT = """
+INSERT INTO dead_letters (dead_letter_id, case_id, process, work, basis, code, message, attempts, record)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING raised_at
+"""
+_BLOCK = "UPDATE tasks SET state = 'blocked', token = token + 1 WHERE case_id = $1 AND state = 'open'"
+_REDRIVE = """
+WITH ordered AS (
+    INSERT INTO redrives (nonce, dead_letter_id, by)
+    SELECT $2, dead_letter_id, $3 FROM dead_letters WHERE dead_letter_id = $1
+    ON CONFLICT DO NOTHING RETURNING dead_letter_id)
+UPDATE dead_letters d SET redriven_at = clock_timestamp() FROM ordered o
+WHERE d.dead_letter_id = o.dead_letter_id AND d.redriven_at IS NULL
+RETURNING d.case_id, d.process, d.work, d.basis, d.record
+"""
+_UNBLOCK = """
+UPDATE tasks t SET state = 'open', attempts = 0, redrives = redrives + 1, token = token + 1,
+                   available_at = clock_timestamp()
+WHERE case_id = $1 AND state = 'blocked'
+  AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = t.case_id AND d.redriven_at IS NULL)
+"""
+
+
+async def raise_for_task(
+    connection: Connection,
+    *,
+    service: str,
+    dead_letter_id: UUID,
+    case_id: str,
+    process: str,
+    correlation_id: UUID,
+    causation_id: UUID,
+    work: str,
+    basis: str | None,
+    code: str,
+    message: str,
+    attempts: int,
+    record: Record | None = None,
+) -> None:
+    """Put work aside in the caller's transaction, and say so."""
+    kept = (
+        None
+        if record is None
+        else {"topic": record.topic, "headers": record.headers, "body": base64.b64encode(record.body).decode()}
+    )
+    raised_at = await connection.fetchval(
+        _INSERT, dead_letter_id, case_id, process, work, basis, code, message, attempts, kept
+    )
+    if raised_at is None:
+        return
+    await connection.execute(_BLOCK, case_id)
+    raised_total.labels(service, code).inc()
+    data = DeadLetterRaised(
+        dead_letter_id=dead_letter_id,
+        service=service,
+        work=work,
+        basis=basis,
+        code=code,
+        message=message,
+        attempts=attempts,
+    )
+    await outbox.append(connection, [_event(service, data, raised_at, case_id, process, correlation_id, causation_id)])
+
+
+async def raise_for_event(
+    connection: Connection, *, service: str, record: Record, event_id: UUID, code: str, message: str
+) -> None:
+    """Put an event aside that could not be handled or read."""
+    headers = record.headers
+    await raise_for_task(
+        connection,
+        service=service,
+        dead_letter_id=uuid5(event_id, f"dead_letter|{service}"),
+        case_id=headers.get("ce_subject", "unknown"),
+        process=headers.get("ce_process", "unknown"),
+        correlation_id=_uuid_or(headers.get("ce_correlationid"), event_id),
+        causation_id=event_id,
+        work=headers.get("ce_type", "unknown"),
+        basis=None,
+        code=code,
+        message=message,
+        attempts=1,
+        record=record,
+    )
+
+
+async def redrive(
+    connection: Connection,
+    order: Event[RedriveRequested],
+    *,
+    service: str,
+    now: datetime,
+    handle_again: Callable[[Connection, Record], Awaitable[None]],
+) -> bool:
+    """Carry out one order, once per nonce. False when it is for another service, known, or already carried out."""
+    if order.data.service != service:
+        return False
+    row = await connection.fetchrow(_REDRIVE, order.data.dead_letter_id, order.data.nonce, order.data.by)
+    if row is None:
+        return False
+    if (kept := row["record"]) is not None:
+        record = Record(kept["topic"], row["case_id"], kept["headers"], base64.b64decode(kept["body"]))
+        await connection.execute("DELETE FROM inbox WHERE event_id::text = $1", record.headers.get("ce_id"))
+        await handle_again(connection, record)
+    await connection.execute(_UNBLOCK, row["case_id"])
+    data = DeadLetterRedriven(
+        dead_letter_id=order.data.dead_letter_id, service=service, nonce=order.data.nonce, by=order.data.by
+    )
+    said = _event(service, data, now, row["case_id"], row["process"], order.correlation_id, order.event_id)
+    await outbox.append(connection, [said])
+    return True
+
+
+def _event(
+    service: str,
+    data: DeadLetterRaised | DeadLetterRedriven,
+    time: datetime,
+    case_id: str,
+    process: str,
+    correlation_id: UUID,
+    causation_id: UUID,
+) -> Event[DeadLetterRaised | DeadLetterRedriven]:
+    return Event(
+        event_id=follow_up_id(causation_id, data.TYPE, service, data.dead_letter_id),
+        source=f"nightshift/{service}",
+        time=time,
+        process=process,
+        case_id=case_id,
+        correlation_id=correlation_id,
+        causation_id=causation_id,
+        data=data,
+    )
+
+
+def _uuid_or(text: str | None, other: UUID) -> UUID:
+    try:
+        return UUID(text) if text else other
+    except ValueError:
+        return other

@@ -1,0 +1,70 @@
+"""Health that means progress: a heartbeat alone proves nothing."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from services.runtime.tasks import Worker
+
+STALLED_SECONDS = 60.0
+
+Check = Callable[[], Awaitable[str | None]]
+"""Answers none when all is well, else what is wrong."""
+
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+def progress_of(worker: Worker, *, limit_seconds: float = STALLED_SECONDS) -> Check:
+    """Fails when work has been claimable for longer than the limit: nobody claims, though nobody paused."""
+
+    async def check() -> str | None:
+        waiting = await worker.oldest_claimable_seconds()
+        if waiting <= limit_seconds:
+            return None
+        return f"{worker.kind}: work waits since {waiting:.0f} s (limit {limit_seconds:.0f} s) and is not claimed"
+
+    return check
+
+
+class HealthApp:
+    """`/healthz` (restart me when it fails), `/readyz` (send me nothing while it fails), `/metrics`: bare ASGI."""
+
+    def __init__(self, *, alive: Mapping[str, Check], ready: Mapping[str, Check]) -> None:
+        self._checks = {"/healthz": alive, "/readyz": ready}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/metrics":
+            await respond(send, 200, generate_latest(), CONTENT_TYPE_LATEST)
+        elif (checks := self._checks.get(scope["path"])) is not None:
+            wrong = {name: what for name, check in checks.items() if (what := await _ask(check)) is not None}
+            await respond(send, 503 if wrong else 200, orjson.dumps({"ok": not wrong, "wrong": wrong}))
+        else:
+            await respond(send, 404, b'{"error":"there is /healthz, /readyz and /metrics"}')
+
+
+async def _ask(check: Check) -> str | None:
+    try:
+        return await check()
+    except Exception as error:  # noqa: BLE001  # a check that cannot be made is a check that failed
+        return f"cannot be checked: {type(error).__name__}"
+
+
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: str = "application/json",
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """One whole HTTP answer."""
+    sent = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+    sent += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,148 @@
+"""What a service heard: each event handled once, unknown ones kept, poison ones put aside for a person."""
+
+import base64
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import structlog
+from prometheus_client import Counter
+
+from contracts.base import Fact
+from contracts.envelope import Event, Record, UnknownTypeError, UnreadableError, decode
+from contracts.events import REGISTRY
+from services.runtime import dead_letters
+from services.runtime.failures import Later, tell
+from services.runtime.postgres import Connection, Database
+
+log = structlog.get_logger()
+handled_total = Counter("nightshift_events_handled_total", "Events handled for the first time", ["service", "type"])
+known_total = Counter("nightshift_events_known_total", "Events that came again and were ignored", ["service"])
+unknown_total = Counter("nightshift_events_unknown_total", "Events of a type this build does not know", ["service"])
+
+Handler = Callable[[Connection, Sequence[Event[Fact]]], Awaitable[None]]
+"""Handles events of one type, all of them new, inside the caller's transaction."""
+
+_ADMIT = "INSERT INTO inbox (event_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id"
+_KEEP = """
+INSERT INTO unread (event_id, topic, type, headers, body)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::bytea[]) ON CONFLICT DO NOTHING
+"""
+_TAKE_READABLE = "DELETE FROM unread WHERE type = ANY($1) RETURNING topic, headers, body"
+
+
+class Inbox:
+    """Turns records into handled events, one transaction a batch; a batch that fails is tried event by event."""
+
+    def __init__(self, database: Database, service: str, handlers: Mapping[type[Fact], Handler]) -> None:
+        self._database = database
+        self._service = service
+        self._handlers = handlers
+        """In the order in which their types are handled within a batch."""
+
+    async def take(self, records: Sequence[Record]) -> None:
+        """Handle a batch: each record is afterwards handled, known, kept as unknown, or a dead letter, and committed.
+
+        Raises what `failures.tell` calls Later (Postgres is away): nothing is committed then; call again.
+        """
+        events, unknown, unreadable = _sort(records)
+        if unknown:
+            await self._keep(unknown)
+        for record, error in unreadable:
+            await self._put_aside(record, UUID(int=0), error)
+        try:
+            await self._handle(events)
+        except Exception as error:
+            if isinstance(tell(error), Later):
+                raise
+            log.warning("a batch failed; its events are tried singly", size=len(events), error=type(error).__name__)
+            for event in events:
+                await self._handle_alone(event)
+
+    async def take_what_became_readable(self) -> int:
+        """At start: handle the events that an older build could not read. Returns how many."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(_TAKE_READABLE, list(REGISTRY))
+            events, _, _ = _sort([Record(row["topic"], "", row["headers"], row["body"]) for row in rows])
+            await self._handle_in(connection, events)
+        return len(rows)
+
+    async def handle_again(self, connection: Connection, record: Record) -> None:
+        """Handle the event of a redriven dead letter, inside the transaction that redrives it."""
+        event = decode(record.headers, record.body)
+        await self._handle_in(connection, [event])
+
+    async def _handle(self, events: Sequence[Event[Fact]]) -> None:
+        if not events:
+            return
+        async with self._database.transaction() as connection:
+            await self._handle_in(connection, events)
+
+    async def _handle_in(self, connection: Connection, events: Sequence[Event[Fact]]) -> None:
+        admitted = {row[0] for row in await connection.fetch(_ADMIT, [event.event_id for event in events])}
+        known_total.labels(self._service).inc(len(events) - len(admitted))
+        fresh: dict[UUID, Event[Fact]] = {event.event_id: event for event in events if event.event_id in admitted}
+        for contract, handler in self._handlers.items():
+            of_type = [event for event in fresh.values() if type(event.data) is contract]
+            if of_type:
+                await handler(connection, of_type)
+                handled_total.labels(self._service, contract.TYPE).inc(len(of_type))
+
+    async def _handle_alone(self, event: Event[Fact]) -> None:
+        try:
+            await self._handle([event])
+        except Exception as error:
+            if isinstance(tell(error), Later):
+                raise
+            await self._put_aside(event.to_record(), event.event_id, error)
+
+    async def _keep(self, records: Sequence[Record]) -> None:
+        unknown_total.labels(self._service).inc(len(records))
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                _KEEP,
+                [_id_of(record) for record in records],
+                [record.topic for record in records],
+                [record.headers["ce_type"] for record in records],
+                [record.headers for record in records],
+                [record.body for record in records],
+            )
+
+    async def _put_aside(self, record: Record, event_id: UUID, error: Exception) -> None:
+        """A poison event becomes a dead letter of its case; its partition flows on."""
+        failure = tell(error)
+        log.error("an event cannot be handled", type=record.headers.get("ce_type"), error=type(error).__name__)
+        async with self._database.transaction() as connection:
+            if event_id.int:
+                await connection.execute("INSERT INTO inbox (event_id) VALUES ($1) ON CONFLICT DO NOTHING", event_id)
+            await dead_letters.raise_for_event(
+                connection,
+                service=self._service,
+                record=record,
+                event_id=_id_of(record),
+                code="unreadable" if isinstance(error, UnreadableError) else getattr(failure, "code", "unforeseen"),
+                message=str(error) if isinstance(error, UnreadableError) else getattr(failure, "message", ""),
+            )
+
+
+def _sort(
+    records: Sequence[Record],
+) -> tuple[list[Event[Fact]], list[Record], list[tuple[Record, UnreadableError]]]:
+    events: list[Event[Fact]] = []
+    unknown: list[Record] = []
+    unreadable: list[tuple[Record, UnreadableError]] = []
+    for record in records:
+        try:
+            events.append(decode(record.headers, record.body))
+        except UnknownTypeError:
+            unknown.append(record)
+        except UnreadableError as error:
+            unreadable.append((record, error))
+    return events, unknown, unreadable
+
+
+def _id_of(record: Record) -> UUID:
+    """The event's id, or one made of the bytes where it has none."""
+    try:
+        return UUID(record.headers["ce_id"])
+    except (KeyError, ValueError):
+        return uuid5(NAMESPACE_URL, base64.b64encode(record.body).decode())

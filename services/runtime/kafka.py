@@ -1,0 +1,279 @@
+"""The broker, seen by one service: one consumer, one producer, and which life of the broker they belong to.
+
+Each life of a broker has an epoch: the id in the first record of the topic `nightshift.epoch`. Where it differs from
+the one in Postgres the broker forgot everything: the outbox is published again, and a new consumer group reads from the
+start.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+
+from contracts import topics
+from contracts.envelope import Record
+from services.runtime.failures import Later, tell
+from services.runtime.postgres import UNAVAILABLE, Database
+from services.runtime.relay import Relay
+from services.runtime.stop import Stop
+
+RECORD_BYTES_MAX = 1_000_000
+"""The broker's limit; intake's limit on bodies lies below it (process.Door)."""
+BATCH_RECORDS_MAX = 500
+FETCH_WAIT_MS = 25
+"""A fetch in flight holds up every other partition of the same broker.
+
+At the client's 500 ms that alone cost 250 ms at p99.
+"""
+EPOCH_LOOK_SECONDS = 2.0
+EPOCH_ANSWER_SECONDS = 5.0
+RECONNECT_SECONDS = 1.0
+RETENTION = {"retention.ms": "-1", "retention.bytes": "-1"}
+"""The topics are the history that a replay reads."""
+
+log = structlog.get_logger()
+
+Take = Callable[[Sequence[Record]], Awaitable[None]]
+
+
+class BrokerForgotError(Exception):
+    """The broker began a new life, or does not answer: connect anew."""
+
+
+class Producer:
+    """Publishes records and tells which the broker will never take. Not connected at first."""
+
+    def __init__(self) -> None:
+        self._producer: AIOKafkaProducer | None = None
+
+    def attach(self, producer: AIOKafkaProducer | None) -> None:
+        self._producer = producer
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
+        """See relay.Publisher."""
+        if self._producer is None:
+            raise ConnectionError("the broker is not connected")
+        sent = []
+        for record in records:
+            headers = [(name, value.encode()) for name, value in record.headers.items()]
+            try:
+                sent.append(
+                    await self._producer.send(record.topic, record.body, key=record.key.encode(), headers=headers)
+                )
+            except MessageSizeTooLargeError:
+                sent.append(None)
+            except KafkaError as error:
+                raise ConnectionError(type(error).__name__) from error
+        ends = [None if future is None else await _end_of(future) for future in sent]
+        for end in ends:
+            if isinstance(end, KafkaError) and not isinstance(end, MessageSizeTooLargeError):
+                raise ConnectionError(type(end).__name__) from end
+        return [
+            "too_large" if future is None or isinstance(end, MessageSizeTooLargeError) else None
+            for future, end in zip(sent, ends, strict=True)
+        ]
+
+
+async def _end_of(sent: Awaitable[object]) -> KafkaError | None:
+    """Wait for one record; each is waited for, also after another failed."""
+    try:
+        await sent
+    except KafkaError as error:
+        return error
+    return None
+
+
+class Link:
+    """Keeps a service connected.
+
+    Consumes `subscriptions` into `take`, lets the relay publish, and heals after a new epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        bootstrap: str,
+        service: str,
+        database: Database,
+        subscriptions: Sequence[str],
+        take: Take,
+        producer: Producer,
+        relays: Sequence[Relay],
+        replication: int = 1,
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._service = service
+        self._database = database
+        self._subscriptions = subscriptions
+        self._take = take
+        self._producer = producer
+        self._relays = relays
+        self._replication = replication
+        self.connected = False
+
+    async def run(self, stop: Stop) -> None:
+        """Connect, work, and connect again until told to stop."""
+        while not stop.is_set():
+            try:
+                await self._one_life(stop)
+            except (KafkaError, BrokerForgotError, OSError, *UNAVAILABLE) as error:
+                log.warning("broker is away", error=type(error).__name__, reason=str(error)[:200])
+            finally:
+                self.connected = False
+                self._producer.attach(None)
+            await stop.wait(RECONNECT_SECONDS)
+
+    async def _one_life(self, stop: Stop) -> None:
+        """From one connection to its loss, or to a new epoch."""
+        await make_topics(self._bootstrap, replication=self._replication)
+        async with AsyncExitStack() as stack:
+            watch = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+            )
+            await watch.start()
+            stack.push_async_callback(watch.stop)
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap,
+                acks="all",
+                max_request_size=RECORD_BYTES_MAX,
+                request_timeout_ms=10_000,
+            )
+            await producer.start()
+            stack.push_async_callback(producer.stop)
+            epoch = await self._agree_on_epoch(watch, producer)
+            await self._adopt(epoch)
+            self._producer.attach(producer)
+            if self._subscriptions:
+                broker = self._consumer(epoch, stop)
+                await broker.start()
+                stack.push_async_callback(broker.stop)
+            self.connected = True
+            log.info("connected to the broker", epoch=str(epoch))
+            while not await stop.wait(EPOCH_LOOK_SECONDS):
+                if await read_epoch(watch) != epoch:
+                    raise BrokerForgotError("the broker began a new life")
+
+    def _consumer(self, epoch: UUID, stop: Stop) -> KafkaBroker:
+        """One subscriber. Offsets are committed after `take` returned, so after its transaction committed.
+
+        NACK_ON_ERROR: an exception rewinds the batch. `take` raises only for what is Later (Postgres away), and waits
+        before it does, so nothing spins; poison never raises, it becomes a dead letter.
+        """
+        broker = KafkaBroker(self._bootstrap, logger=None, graceful_timeout=5.0)
+
+        async def keep_bytes(message: KafkaMessage) -> None:
+            del message
+
+        @broker.subscriber(
+            *self._subscriptions,
+            batch=True,
+            group_id=f"nightshift.{self._service}.{epoch}",
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            max_records=BATCH_RECORDS_MAX,
+            batch_timeout_ms=FETCH_WAIT_MS,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            decoder=keep_bytes,
+        )
+        async def consume(_: Any, message: KafkaMessage) -> None:
+            raw = message.raw_message
+            assert isinstance(raw, tuple), "the subscriber is a batch subscriber"
+            records = [
+                Record(
+                    r.topic,
+                    (r.key or b"").decode(errors="replace"),
+                    {n: v.decode(errors="replace") for n, v in r.headers},
+                    r.value or b"",
+                )
+                for r in raw
+            ]
+            await self._take_patiently(records, stop)
+
+        return broker
+
+    async def _take_patiently(self, records: Sequence[Record], stop: Stop) -> None:
+        """Wait for Postgres as long as it takes: without it there is nothing else to do for this batch."""
+        while True:
+            try:
+                return await self._take(records)
+            except Exception as error:
+                failure = tell(error)
+                if not isinstance(failure, Later) or stop.is_set():
+                    raise
+                log.warning("consumer waits", code=failure.code)
+                await stop.wait(failure.seconds)
+
+    async def _agree_on_epoch(self, watch: AIOKafkaConsumer, producer: AIOKafkaProducer) -> UUID:
+        """The first record decides; whoever finds none offers one."""
+        epoch = await read_epoch(watch)
+        if epoch is not None:
+            return epoch
+        async with self._database.connection() as connection:
+            offer: UUID = await connection.fetchval("SELECT gen_random_uuid()")
+        await producer.send_and_wait(topics.EPOCH, str(offer).encode(), key=b"epoch")
+        for _ in range(10):
+            epoch = await read_epoch(watch)
+            if epoch is not None:
+                return epoch
+        raise BrokerForgotError("the broker took an epoch and does not show it")
+
+    async def _adopt(self, epoch: UUID) -> None:
+        """Compare with the epoch that the rows were published to; where it differs, owe them again."""
+        async with self._database.connection() as connection:
+            known = await connection.fetchval("SELECT epoch FROM broker_epoch")
+        if known == epoch:
+            return
+        if known is not None:
+            log.warning("the broker forgot; publishing everything again", before=str(known), now=str(epoch))
+            for relay in self._relays:
+                await relay.publish_everything_again()
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "INSERT INTO broker_epoch (epoch) VALUES ($1) "
+                "ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, seen_at = clock_timestamp()",
+                epoch,
+            )
+
+
+async def read_epoch(watch: AIOKafkaConsumer) -> UUID | None:
+    """The epoch in the first record of its topic; none when the topic is empty.
+
+    Raises BrokerForgotError when the broker does not answer in time or knows no such topic.
+    """
+    partition = TopicPartition(topics.EPOCH, 0)
+    watch.assign([partition])
+    watch.seek(partition, 0)
+    try:
+        async with asyncio.timeout(EPOCH_ANSWER_SECONDS):
+            got = await watch.getmany(partition, timeout_ms=1000, max_records=1)
+    except (TimeoutError, KafkaError) as error:
+        raise BrokerForgotError(f"no answer: {type(error).__name__}") from error
+    for records in got.values():
+        return UUID(records[0].value.decode())
+    return None
+
+
+async def make_topics(bootstrap: str, *, replication: int) -> None:
+    """Make the topics that are missing: unlimited retention, one partition for the epoch."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    await admin.start()
+    try:
+        there = set(await admin.list_topics())
+        wanted = [(topic, topics.PARTITIONS) for topic in topics.ALL] + [(topics.EPOCH, 1)]
+        for topic, partitions in wanted:
+            if topic in there:
+                continue
+            try:
+                await admin.create_topics([NewTopic(topic, partitions, replication, topic_configs=RETENTION)])
+            except TopicAlreadyExistsError:
+                log.debug("another service was faster", topic=topic)
+    finally:
+        await admin.close()

@@ -1,0 +1,287 @@
+"""A process as the services see it: its folder, loaded by name and checked at start."""
+
+import hashlib
+import importlib
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+import processes
+from contracts.base import Contract
+from contracts.basis import Basis
+from contracts.decision import Circumstances, Decision, FactQuery, Facts, Mode, Reason, Request
+from contracts.events.cases import CaseChanged
+
+SHIPPED = Path(__file__).resolve().parents[2] / "processes"
+
+
+class ProcessInvalidError(Exception):
+    """process.toml or a module of a process is wrong; the message names the field and the mend."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Door(_Table):
+    """Where webhooks of a process come in."""
+
+    connector: str
+    scheme: Literal["zendesk", "github", "slack", "stripe", "standard-webhooks", "hmac", "none"]
+    """How deliveries are signed. `none` must be written out."""
+    secret_settings: tuple[str, ...] = ()
+    """Names of the settings that hold the secrets; two while one is rotated."""
+    tolerance_seconds: int = Field(default=3600, gt=0)
+    body_bytes_max: int = Field(default=512 * 1024, gt=0, le=900_000)
+    start_at: AwareDatetime
+    """Cases from before are recorded and never answered."""
+    max_age_hours: float = Field(default=24, gt=0)
+    """What waits longer (outage, pause, redrive, backfill) is handed to a person, never answered unattended."""
+
+
+class ActionSettings(_Table):
+    """How far an action may go, and what a wrong one costs."""
+
+    mode: Mode = "watch"
+    cost_of_error_usd: float = Field(ge=0)
+
+
+class Source(_Table):
+    """A system of record that facts are read from."""
+
+    connector: Literal["sql", "http", "none"]
+    url_setting: str
+    queries: dict[str, str]
+    timeout_seconds: float = Field(default=5, gt=0)
+
+
+class Destination(_Table):
+    """Where effects go."""
+
+    connector: str
+    unknown: Literal["read_back", "person", "resend"] = "read_back"
+    """What to do when the outcome of a call is unknown."""
+    requests_per_second: float = Field(default=5, gt=0)
+    concurrency: int = Field(default=4, gt=0)
+    timeout_seconds: float = Field(default=10, gt=0)
+    breaker_failures: int = Field(default=5, gt=0)
+    breaker_open_seconds: float = Field(default=15, gt=0)
+
+
+class Limits(_Table):
+    """Ceilings of a process."""
+
+    settle_seconds: float = Field(default=90, ge=0)
+    """A first reply waits this long for what the customer adds."""
+    effects_per_case_hour: int = Field(default=4, gt=0)
+    attempts_max: int = Field(default=8, gt=0)
+    approval_hours: float = Field(default=24, gt=0)
+    """An approval that nobody answers expires to no."""
+
+
+class Model(_Table):
+    """What proposes."""
+
+    default: str = "nearest"
+    tokens_out_max: int = Field(default=1200, gt=0)
+    timeout_seconds: float = Field(default=60, gt=0)
+
+
+class Step(_Table):
+    """One step; a folder below steps/."""
+
+    name: str
+
+
+class Sla(_Table):
+    """First reply: minutes from the case's creation to the first public reply."""
+
+    first_reply_minutes: float = Field(gt=0)
+    target_percent: float = Field(default=95, gt=0, le=100)
+    automated_reply_counts: bool = True
+
+
+class Settings(_Table):
+    """process.toml."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    title: str
+    doors: dict[str, Door]
+    actions: dict[str, ActionSettings]
+    sources: dict[str, Source] = Field(default_factory=dict)
+    destinations: dict[str, Destination]
+    limits: Limits = Limits()
+    model: Model = Model()
+    steps: tuple[Step, ...]
+    sla: Sla
+    policy: dict[str, object] = Field(default_factory=dict)
+    """Checked by the process's own `rules.Policy`."""
+
+
+class CaseModule(Protocol):
+    """case.py: a case and the pure fold of changes into it, in any order to the same case."""
+
+    Case: type[Contract]
+
+    def fold(self, case: Contract | None, change: CaseChanged) -> Contract: ...
+    def merge(self, one: Contract, other: Contract) -> Contract: ...
+    def basis(self, case: Contract) -> Basis | None:
+        """The newest outside change that could alter the answer; none while nobody has asked anything."""
+
+    def awaits_answer(self, case: Contract) -> bool:
+        """Whether the customer had the last word and the case can still be answered."""
+
+    def asked_at(self, case: Contract) -> datetime:
+        """When the basis happened outside."""
+
+    def opened_at(self, case: Contract) -> datetime: ...
+    def replied(self, case: Contract) -> bool:
+        """Whether anybody, software or person, has answered publicly."""
+
+    def is_open(self, case: Contract) -> bool: ...
+    def party(self, case: Contract) -> str | None:
+        """Whose case it is: the requester's id."""
+
+    def stamp(self, case: Contract) -> str | None:
+        """The object's `updated_at` as last seen, for conditional writes."""
+
+    def needs_reading(self, case: Contract) -> bool:
+        """A hint, a tie, or a missing text: read the object before answering."""
+
+    def reveal(self, case: Contract, unseal: Callable[[str], str]) -> Contract:
+        """The same case with its texts in clear."""
+
+
+class FactsModule(Protocol):
+    """facts.py."""
+
+    def queries(self, case: Contract) -> Sequence[FactQuery]:
+        """What to look up for a revealed case."""
+
+
+class RulesModule(Protocol):
+    """rules.py: pure."""
+
+    Policy: type[BaseModel]
+
+    def decide(
+        self,
+        case: Contract,
+        facts: Facts,
+        proposal: Contract,
+        policy: BaseModel,
+        now: datetime,
+        circumstances: Circumstances,
+    ) -> Decision:
+        """What may be done about a revealed case."""
+
+    def still_allowed(self, case: Contract, policy: BaseModel) -> Reason | None:
+        """Asked again when an effect is claimed: why the case's state now forbids it, or none."""
+
+
+class EffectsModule(Protocol):
+    """effects.py: pure."""
+
+    def requests(
+        self,
+        case: Contract,
+        facts: Facts,
+        proposal: Contract,
+        decision: Decision,
+        modes: Mapping[str, Mode],
+        policy: BaseModel,
+    ) -> Sequence[Request]:
+        """What to send for an Execute, each action as far as its mode lets it.
+
+        For a Hold, what an approval would send.
+        """
+
+    def handover(
+        self, case: Contract, proposal: Contract | None, reasons: Sequence[Reason], policy: BaseModel
+    ) -> Sequence[Request]:
+        """The internal note, tag and group by which a person learns that the case is theirs."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A loaded process."""
+
+    folder: Path
+    settings: Settings
+    policy: BaseModel
+    case: CaseModule
+    facts: FactsModule
+    rules: RulesModule
+    effects: EffectsModule
+    Proposal: type[Contract]
+    """The output of the last step."""
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @cached_property
+    def policy_digest(self) -> str:
+        """Digest of every setting in force."""
+        return hashlib.sha256((self.folder / "process.toml").read_bytes()).hexdigest()
+
+    def max_age(self, door: str) -> timedelta:
+        """How old a basis of this door may be when it is answered."""
+        return timedelta(hours=self.settings.doors[door].max_age_hours)
+
+    def step_module(self, step: str, module: str) -> ModuleType:
+        """`steps/<step>/<module>.py`."""
+        return importlib.import_module(f"processes.{self.name}.steps.{step}.{module}")
+
+
+def case_id_of(process: str, door: str, object_id: str) -> str:
+    """The partition key of everything about one case: `support:zendesk:42`."""
+    return f"{process}:{door}:{object_id}"
+
+
+def load(name: str, root: Path = SHIPPED) -> Process:
+    """Load `root/name`. Raises ProcessInvalidError naming the field and the mend."""
+    folder = root / name
+    file = folder / "process.toml"
+    if not file.is_file():
+        there = ", ".join(sorted(p.parent.name for p in root.glob("*/process.toml"))) or "none"
+        raise ProcessInvalidError(f"there is no process {name!r} in {root} (there: {there})")
+    if root != SHIPPED and str(root.parent) not in sys.path:
+        _mount(root)
+    try:
+        settings = Settings.model_validate(tomllib.loads(file.read_text()))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ProcessInvalidError(f"{file}: {error}") from error
+    modules = {
+        part: importlib.import_module(f"processes.{name}.{part}") for part in ("case", "facts", "rules", "effects")
+    }
+    try:
+        policy = modules["rules"].Policy.model_validate(settings.policy)
+    except ValidationError as error:
+        raise ProcessInvalidError(f"{file}: [policy] {error}") from error
+    last = settings.steps[-1].name
+    output = importlib.import_module(f"processes.{name}.steps.{last}.output")
+    return Process(
+        folder=folder,
+        settings=settings,
+        policy=policy,
+        case=modules["case"],
+        facts=modules["facts"],
+        rules=modules["rules"],
+        effects=modules["effects"],
+        Proposal=output.Proposal,
+    )
+
+
+def _mount(root: Path) -> None:
+    """Let `processes.<name>` be found in a folder beside the shipped ones."""
+    if str(root) not in processes.__path__:
+        processes.__path__.append(str(root))

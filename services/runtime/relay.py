@@ -1,0 +1,101 @@
+"""The relay publishes an outbox, each row at least once."""
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from contracts.envelope import Record
+from services.runtime import dead_letters
+from services.runtime.postgres import UNAVAILABLE, Connection, Database
+from services.runtime.stop import Stop, Wake
+
+ROWS_MAX = 1000
+IDLE_SECONDS = 1.0
+"""The relay looks this often even when nobody wakes it."""
+
+log = structlog.get_logger()
+published_total = Counter("nightshift_outbox_published_total", "Events published by the relay", ["schema"])
+unpublished = Gauge("nightshift_outbox_unpublished", "Events that wait for the broker, as last seen", ["schema"])
+
+
+class Publisher(Protocol):
+    """What the relay needs of a broker."""
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
+        """Hand the records over; returns when the broker has each, or with the reason why it never will.
+
+        Raises ConnectionError when the broker is not there: nothing may be assumed of any record.
+        """
+
+
+class Relay:
+    """Publishes one schema's outbox, each row at least once.
+
+    Rows are taken by id as long as they are unpublished; there is no high-water mark that a late commit could fall
+    behind. Twice is possible (a crash between publishing and marking), never is not.
+    """
+
+    def __init__(self, database: Database, schema: str, publisher: Publisher, wake: Wake) -> None:
+        self._database = database
+        self._schema = schema
+        self._publisher = publisher
+        self._wake = wake
+        self._take = (
+            f"SELECT id, event_id, topic, key, headers, body FROM {schema}.outbox "  # noqa: S608  # our own schema's name
+            "WHERE published_at IS NULL AND refused IS NULL ORDER BY id LIMIT $1"
+        )
+        self._mark = (
+            f"UPDATE {schema}.outbox o SET refused = m.refused, "  # noqa: S608  # as above
+            "published_at = CASE WHEN m.refused IS NULL THEN clock_timestamp() END "
+            "FROM unnest($1::bigint[], $2::text[]) m(id, refused) WHERE o.id = m.id"
+        )
+        self._again = f"UPDATE {schema}.outbox SET published_at = NULL WHERE published_at IS NOT NULL"  # noqa: S608  # as above
+
+    async def run(self, stop: Stop) -> None:
+        """Publish until told to stop."""
+        while not stop.is_set():
+            try:
+                taken = await self.publish_once()
+            except (ConnectionError, *UNAVAILABLE) as error:
+                log.warning("relay waits", schema=self._schema, error=type(error).__name__)
+                await stop.wait(IDLE_SECONDS)
+                continue
+            if taken < ROWS_MAX:
+                await self._wake.wait(IDLE_SECONDS, stop)
+
+    async def publish_once(self) -> int:
+        """Publish what waits, up to ROWS_MAX rows; returns how many there were."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(self._take, ROWS_MAX)
+        unpublished.labels(self._schema).set(len(rows))
+        if not rows:
+            return 0
+        records = {row["id"]: Record(row["topic"], row["key"], row["headers"], row["body"]) for row in rows}
+        answers = await self._publisher.publish(list(records.values()))
+        async with self._database.transaction() as connection:
+            await connection.execute(self._mark, [row["id"] for row in rows], list(answers))
+            for row, refused in zip(rows, answers, strict=True):
+                if refused is not None:
+                    await self._put_aside(connection, row["event_id"], records[row["id"]], refused)
+        published_total.labels(self._schema).inc(len(rows))
+        return len(rows)
+
+    async def _put_aside(self, connection: Connection, event_id: UUID, record: Record, refused: str) -> None:
+        log.error("the broker refused an event", event_id=str(event_id), reason=refused)
+        await dead_letters.raise_for_event(
+            connection,
+            service=self._database.schema,
+            record=record,
+            event_id=event_id,
+            code="refused_by_broker",
+            message=f"the broker will never take this event: {refused}",
+        )
+
+    async def publish_everything_again(self) -> None:
+        """The broker forgot: every row is unpublished again. Consumers ignore what they know."""
+        async with self._database.connection() as connection:
+            await connection.execute(self._again)
+        self._wake.set()

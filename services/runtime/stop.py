@@ -1,0 +1,40 @@
+"""Two signals inside one service: stop, and wake."""
+
+import asyncio
+import contextlib
+
+
+class Stop:
+    """Set once, on SIGTERM; everything that waits waits on it too."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait until stopped, or for `seconds`. True when stopped."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+        return self._event.is_set()
+
+
+class Wake:
+    """Tells a loop that there may be something to do. A wake that nobody waits for is not lost."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self, seconds: float, stop: Stop) -> None:
+        """Wait until woken, stopped, or for `seconds`."""
+        if not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._event.wait(), seconds)
+        self._event.clear()

@@ -1,0 +1,299 @@
+"""Work, sequenced by case: claimed in batches under a lease, fenced by a token, finished by set-based statements.
+
+    want ─▶ open ─claim─▶ leased ─finish─▶ done
+                 ◀─again/later/lease expired─┘   └─never─▶ blocked (dead letter) ─redrive─▶ open
+
+The lease is `available_at` moved into the future: what a dead worker held becomes claimable by itself. Each claim and
+each newer basis raises `token`; whoever finishes with an older token changes nothing and says nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from contracts.base import Fact
+from contracts.envelope import Event
+from services.runtime import dead_letters, outbox, switches
+from services.runtime.failures import Again, Failure, Later, Never, backoff_seconds, jitter, tell
+from services.runtime.postgres import UNAVAILABLE, Connection, Database
+from services.runtime.stop import Stop, Wake
+
+IDLE_SECONDS = 1.0
+"""A worker looks this often even when nobody wakes it."""
+
+log = structlog.get_logger()
+finished_total = Counter("nightshift_tasks_finished_total", "Tasks by how they ended", ["service", "kind", "outcome"])
+waited_seconds = Histogram("nightshift_task_age_seconds", "From wanted to finished", ["service", "kind"])
+
+_WANT = """
+INSERT INTO tasks AS t (case_id, kind, process, basis, cause, correlation_id, traceparent, available_at)
+SELECT w.case_id, w.kind, w.process, w.basis, w.cause, w.correlation_id, w.traceparent,
+       greatest(clock_timestamp(), w.not_before)
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::timestamptz[])
+    w(case_id, kind, process, basis, cause, correlation_id, traceparent, not_before)
+ORDER BY w.case_id, w.kind
+ON CONFLICT (case_id, kind) DO UPDATE SET
+    basis = excluded.basis, cause = excluded.cause, correlation_id = excluded.correlation_id,
+    traceparent = excluded.traceparent, available_at = excluded.available_at, attempts = 0, token = t.token + 1,
+    opened_at = clock_timestamp(), state = CASE t.state WHEN 'blocked' THEN 'blocked' ELSE 'open' END
+WHERE excluded.basis > t.basis
+"""
+_CLAIM = """
+WITH next AS (
+    SELECT case_id, kind FROM tasks t
+    WHERE process = $1 AND kind = $2 AND state = 'open' AND available_at <= clock_timestamp()
+      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = t.case_id AND d.redriven_at IS NULL)
+    ORDER BY available_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+UPDATE tasks t SET token = t.token + 1, attempts = t.attempts + 1, available_at = clock_timestamp() + $4::interval
+FROM next n WHERE t.case_id = n.case_id AND t.kind = n.kind
+RETURNING t.case_id, t.kind, t.process, t.basis, t.cause, t.correlation_id, t.traceparent, t.token, t.attempts,
+          t.redrives, t.opened_at
+"""
+_DONE = """
+UPDATE tasks t SET state = 'done', last_code = NULL
+FROM unnest($1::text[], $2::text[], $3::bigint[]) d(case_id, kind, token)
+WHERE t.case_id = d.case_id AND t.kind = d.kind AND t.token = d.token AND t.state = 'open'
+RETURNING t.case_id, extract(epoch FROM clock_timestamp() - t.opened_at)::float8 AS age
+"""
+_POSTPONE = """
+UPDATE tasks t SET available_at = clock_timestamp() + make_interval(secs => p.seconds), last_code = p.code,
+       token = t.token + 1, attempts = t.attempts - CASE WHEN p.counts THEN 0 ELSE 1 END
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::float8[], $5::text[], $6::boolean[])
+    p(case_id, kind, token, seconds, code, counts)
+WHERE t.case_id = p.case_id AND t.kind = p.kind AND t.token = p.token AND t.state = 'open'
+"""
+_STILL_OURS = "SELECT 1 FROM tasks WHERE case_id = $1 AND kind = $2 AND token = $3 AND state = 'open' FOR UPDATE"
+_OLDEST = """
+SELECT extract(epoch FROM clock_timestamp() - min(available_at))::float8 FROM tasks
+WHERE process = $1 AND kind = $2 AND state = 'open' AND available_at <= clock_timestamp()
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A piece of work for the newest basis of a case. An older or equal basis than the one known changes nothing."""
+
+    case_id: str
+    process: str
+    kind: str
+    basis: str
+    cause: UUID
+    correlation_id: UUID
+    traceparent: str | None = None
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Work held under a lease."""
+
+    case_id: str
+    process: str
+    kind: str
+    basis: str
+    cause: UUID
+    correlation_id: UUID
+    traceparent: str | None
+    token: int
+    attempts: int
+    redrives: int
+    generation: int
+    """Of the switch, when it was claimed; 0 for work that the switch does not stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work's result: what to say, and what `store` needs to keep it."""
+
+    events: tuple[Event[Fact], ...] = ()
+    result: Any = None
+
+
+Outcome = Done | Failure
+Perform = Callable[[Sequence[Claim]], Awaitable[Sequence[Outcome | Exception]]]
+Store = Callable[[Connection, Sequence[tuple[Claim, Done]]], Awaitable[None]]
+"""Stores results in the transaction that finishes the tasks; only those still held are passed."""
+
+
+async def want(connection: Connection, wanted: Sequence[Wanted]) -> None:
+    """Open work in the caller's transaction. The newest basis of each (case, kind) wins."""
+    newest: dict[tuple[str, str], Wanted] = {}
+    for work in wanted:
+        known = newest.get((work.case_id, work.kind))
+        if known is None or work.basis > known.basis:
+            newest[work.case_id, work.kind] = work
+    rows = list(newest.values())
+    if rows:
+        await connection.execute(
+            _WANT,
+            [w.case_id for w in rows],
+            [w.kind for w in rows],
+            [w.process for w in rows],
+            [w.basis for w in rows],
+            [w.cause for w in rows],
+            [w.correlation_id for w in rows],
+            [w.traceparent for w in rows],
+            [w.not_before for w in rows],
+        )
+
+
+@dataclass(kw_only=True)
+class Worker:
+    """Claims one kind of work for one process and sees it to its end."""
+
+    database: Database
+    service: str
+    process: str
+    kind: str
+    perform: Perform
+    """Does the work outside any transaction; answers for each claim, in order."""
+    store: Store
+    attempts_max: int
+    lease_seconds: float
+    batch_max: int = 64
+    obeys_switch: bool = True
+    wake: Wake = field(default_factory=Wake)
+    woken_after: Sequence[Wake] = ()
+    """Who is told when results were committed: the relay, for one."""
+
+    async def run(self, stop: Stop) -> None:
+        """Work until told to stop; what is in hand is finished first."""
+        while not stop.is_set():
+            try:
+                claimed = await self.step()
+            except UNAVAILABLE as error:
+                log.warning("worker waits for postgres", kind=self.kind, error=type(error).__name__)
+                await stop.wait(IDLE_SECONDS)
+                continue
+            if claimed < self.batch_max:
+                await self.wake.wait(IDLE_SECONDS, stop)
+
+    async def step(self) -> int:
+        """Claim once, perform and finish. Returns how many pieces were claimed."""
+        claims = await self.claim()
+        if claims:
+            await self.finish(claims, await self.perform(claims))
+        return len(claims)
+
+    async def claim(self) -> list[Claim]:
+        """Take what is due, up to `batch_max`; nothing while the process is paused."""
+        async with self.database.transaction() as connection:
+            generation = await switches.running_generation(connection, self.process) if self.obeys_switch else 0
+            if generation is None:
+                return []
+            rows = await connection.fetch(
+                _CLAIM, self.process, self.kind, self.batch_max, timedelta(seconds=self.lease_seconds)
+            )
+        return [
+            Claim(
+                case_id=row["case_id"],
+                process=row["process"],
+                kind=row["kind"],
+                basis=row["basis"],
+                cause=row["cause"],
+                correlation_id=row["correlation_id"],
+                traceparent=row["traceparent"],
+                token=row["token"],
+                attempts=row["attempts"],
+                redrives=row["redrives"],
+                generation=generation,
+            )
+            for row in rows
+        ]
+
+    async def finish(self, claims: Sequence[Claim], outcomes: Sequence[Outcome | Exception]) -> None:
+        """Write what came of the claims: one transaction, or, when that fails, one for each."""
+        told = [(claim, tell(o) if isinstance(o, Exception) else o) for claim, o in zip(claims, outcomes, strict=True)]
+        done = [(claim, outcome) for claim, outcome in told if isinstance(outcome, Done)]
+        failed = [(claim, outcome) for claim, outcome in told if not isinstance(outcome, Done)]
+        try:
+            await self._complete(done)
+        except Exception as error:
+            if isinstance(tell(error), Later):
+                raise  # Postgres is away: the leases expire, the work is done again
+            log.warning(
+                "a shared commit failed; results are written singly", kind=self.kind, error=type(error).__name__
+            )
+            for claim, outcome in done:
+                try:
+                    await self._complete([(claim, outcome)])
+                except Exception as alone:  # noqa: BLE001  # whatever it is, it is this task's failure
+                    failed.append((claim, tell(alone)))
+        await self._fail(failed)
+        for wake in self.woken_after:
+            wake.set()
+
+    async def _complete(self, done: Sequence[tuple[Claim, Done]]) -> None:
+        if not done:
+            return
+        async with self.database.transaction() as connection:
+            rows = await connection.fetch(
+                _DONE, [c.case_id for c, _ in done], [c.kind for c, _ in done], [c.token for c, _ in done]
+            )
+            ours = {row["case_id"] for row in rows}
+            kept = [(claim, outcome) for claim, outcome in done if claim.case_id in ours]
+            await self.store(connection, kept)
+            await outbox.append(connection, [event for _, outcome in kept for event in outcome.events])
+        finished_total.labels(self.service, self.kind, "done").inc(len(kept))
+        finished_total.labels(self.service, self.kind, "fenced").inc(len(done) - len(kept))
+        for row in rows:
+            waited_seconds.labels(self.service, self.kind).observe(row["age"])
+
+    async def _fail(self, failed: Sequence[tuple[Claim, Failure]]) -> None:
+        postponed: list[tuple[Claim, float, str, bool]] = []
+        for claim, failure in failed:
+            match failure:
+                case Never(code, message, events):
+                    await self._bury(claim, code, message, events)
+                case Again(code, message) if claim.attempts >= self.attempts_max:
+                    await self._bury(claim, code, message)
+                case Again(code, _):
+                    postponed.append((claim, backoff_seconds(claim.attempts, chance=jitter()), code, True))
+                case Later(code, seconds):
+                    postponed.append((claim, seconds, code, False))
+        if not postponed:
+            return
+        finished_total.labels(self.service, self.kind, "postponed").inc(len(postponed))
+        async with self.database.connection() as connection:
+            await connection.execute(
+                _POSTPONE,
+                [claim.case_id for claim, _, _, _ in postponed],
+                [claim.kind for claim, _, _, _ in postponed],
+                [claim.token for claim, _, _, _ in postponed],
+                [seconds for _, seconds, _, _ in postponed],
+                [code for _, _, code, _ in postponed],
+                [counts for _, _, _, counts in postponed],
+            )
+
+    async def _bury(self, claim: Claim, code: str, message: str, events: Sequence[Event[Fact]] = ()) -> None:
+        finished_total.labels(self.service, self.kind, "dead").inc()
+        async with self.database.transaction() as connection:
+            if await connection.fetchval(_STILL_OURS, claim.case_id, claim.kind, claim.token) is None:
+                return
+            await dead_letters.raise_for_task(
+                connection,
+                service=self.service,
+                dead_letter_id=uuid5(claim.cause, f"dead_letter|{self.service}|{claim.kind}|{claim.redrives}"),
+                case_id=claim.case_id,
+                process=claim.process,
+                correlation_id=claim.correlation_id,
+                causation_id=claim.cause,
+                work=claim.kind,
+                basis=claim.basis,
+                code=code,
+                message=message,
+                attempts=claim.attempts,
+            )
+            await outbox.append(connection, events)
+
+    async def oldest_claimable_seconds(self) -> float:
+        """How long the longest waiting piece of work has been claimable; 0.0 when none is, or the process is paused."""
+        async with self.database.transaction() as connection:
+            if self.obeys_switch and await switches.running_generation(connection, self.process) is None:
+                return 0.0
+            return float(await connection.fetchval(_OLDEST, self.process, self.kind) or 0.0)

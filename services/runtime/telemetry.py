@@ -1,0 +1,57 @@
+"""Logs, metrics and traces, in the events' words. Never a payload, a secret or a person's data."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def configure(service: str, *, level: str, otlp_url: str | None) -> None:
+    """One JSON object a line on standard output; spans to `otlp_url` where there is one."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _with(service),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper(), logging.INFO)),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        level=logging.WARNING, format='{"level": "%(levelname)s", "logger": "%(name)s", "event": "%(message)s"}'
+    )
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs each failed reconnect; kafka.py says it once
+    provider = TracerProvider(resource=Resource.create({"service.name": f"nightshift-{service}"}))
+    if otlp_url is not None:
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_url)))
+    trace.set_tracer_provider(provider)
+
+
+def _with(service: str) -> structlog.types.Processor:
+    def add(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        event["service"] = service
+        return event
+
+    return add
+
+
+@contextmanager
+def span(name: str, traceparent: str | None = None) -> Iterator[str | None]:
+    """A span below `traceparent`; gives the header that what follows travels with."""
+    parent = _propagator.extract({"traceparent": traceparent}) if traceparent else None
+    with trace.get_tracer("nightshift").start_as_current_span(name, context=parent):
+        carrier: dict[str, str] = {}
+        _propagator.inject(carrier)
+        yield carrier.get("traceparent")

@@ -1,0 +1,74 @@
+"""The keys of the cases, from the one table that holds them, and sealing with them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from contracts import sealed
+from contracts.sealed import SealedText, UnsealableError
+from services.runtime.postgres import Connection
+
+_READ = "SELECT case_id, version, key FROM vault.case_keys WHERE case_id = ANY($1) ORDER BY version"
+_MAKE = """
+INSERT INTO vault.case_keys (case_id, version, key)
+SELECT n.case_id, coalesce((SELECT max(version) FROM vault.case_keys k WHERE k.case_id = n.case_id), 0) + 1, n.key
+FROM unnest($1::text[], $2::bytea[]) n(case_id, key)
+WHERE NOT EXISTS (SELECT 1 FROM vault.case_keys k WHERE k.case_id = n.case_id AND k.key IS NOT NULL)
+ON CONFLICT DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseKeys:
+    """The keys of one case, newest last. An erased version has none."""
+
+    case_id: str
+    versions: Mapping[int, bytes] = field(repr=False)
+
+    def seal(self, text: str) -> SealedText:
+        """Seal under the newest key. Raises UnsealableError when the case has none."""
+        version = self._newest()
+        return sealed.seal(text, key=self.versions[version], key_version=version, case_id=self.case_id)
+
+    def seal_bytes(self, plain: bytes) -> bytes:
+        """Seal what is stored and never travels. Raises UnsealableError when the case has no key."""
+        version = self._newest()
+        return sealed.seal_bytes(plain, key=self.versions[version], key_version=version, case_id=self.case_id)
+
+    def unseal(self, text: str) -> str:
+        """Raises UnsealableError: erased, or not ours."""
+        key = self.versions.get(sealed.key_version_of(text, case_id=self.case_id))
+        if key is None:
+            raise UnsealableError(self.case_id)
+        return sealed.unseal(text, key=key, case_id=self.case_id)
+
+    def unseal_bytes(self, box: bytes) -> bytes:
+        """Raises UnsealableError: erased, or not ours."""
+        key = self.versions.get(sealed.key_version_of_bytes(box, case_id=self.case_id))
+        if key is None:
+            raise UnsealableError(self.case_id)
+        return sealed.unseal_bytes(box, key=key, case_id=self.case_id)
+
+    def _newest(self) -> int:
+        if not self.versions:
+            raise UnsealableError(self.case_id)
+        return max(self.versions)
+
+
+async def read(connection: Connection, case_ids: Iterable[str]) -> dict[str, CaseKeys]:
+    """The keys of these cases; a case without any gets an empty CaseKeys. Never cached: erasing works at once."""
+    wanted = sorted(set(case_ids))
+    found: dict[str, dict[int, bytes]] = {case_id: {} for case_id in wanted}
+    for row in await connection.fetch(_READ, wanted):
+        if row["key"] is not None:
+            found[row["case_id"]][row["version"]] = row["key"]
+    return {case_id: CaseKeys(case_id, versions) for case_id, versions in found.items()}
+
+
+async def make(connection: Connection, fresh: Mapping[str, bytes]) -> dict[str, CaseKeys]:
+    """For intake: a key for each case, made in the caller's transaction where there is none (never, or erased).
+
+    `fresh` brings one random key a case; where another transaction was faster, its key is the one returned.
+    """
+    case_ids = sorted(fresh)
+    await connection.execute(_MAKE, case_ids, [fresh[case_id] for case_id in case_ids])
+    return await read(connection, case_ids)

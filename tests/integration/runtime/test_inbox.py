@@ -1,0 +1,127 @@
+import uuid
+from collections.abc import Sequence
+
+import pytest
+
+from contracts.base import Fact
+from contracts.envelope import Event, Record
+from contracts.events.control import ProcessPaused, RedriveRequested
+from services.runtime import dead_letters
+from services.runtime.inbox import Inbox
+from services.runtime.postgres import Connection, Database
+from tests.fakes.events import NOW, event, named
+
+
+class Handling:
+    """Counts what was handled; raises for the names it was told to."""
+
+    def __init__(self, *poison: str) -> None:
+        self.names: list[str] = []
+        self.poison = set(poison)
+
+    async def __call__(self, connection: Connection, events: Sequence[Event[Fact]]) -> None:
+        del connection
+        for one in events:
+            assert isinstance(one.data, ProcessPaused)
+            if one.data.reason in self.poison:
+                raise ValueError("customer words")
+        self.names += [one.data.reason for one in events if isinstance(one.data, ProcessPaused)]
+
+
+async def rows(database: Database, statement: str) -> list[tuple[object, ...]]:
+    async with database.connection() as connection:
+        return [tuple(row) for row in await connection.fetch(statement)]
+
+
+def of_unknown_type(name: str) -> Record:
+    record = event(name).to_record()
+    return record._replace(headers=record.headers | {"ce_type": "process.teleported.v9"})
+
+
+async def test_an_event_that_comes_again_is_handled_once(database: Database) -> None:
+    handling = Handling()
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+    one = event("one").to_record()
+
+    await inbox.take([one, one])
+    await inbox.take([one, event("two").to_record()])
+
+    assert handling.names == ["one", "two"]
+
+
+async def test_a_poison_event_becomes_a_dead_letter_and_its_batch_flows_on(database: Database) -> None:
+    handling = Handling("bad")
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+
+    await inbox.take([event(name).to_record() for name in ("one", "bad", "two")])
+
+    assert handling.names == ["one", "two"]
+    assert await rows(database, "SELECT work, code, message FROM dead_letters") == [
+        ("process.paused.v1", "unforeseen", "ValueError")
+    ]
+
+
+async def test_a_record_that_is_no_event_becomes_a_dead_letter(database: Database) -> None:
+    inbox = Inbox(database, "actor", {})
+    record = event("one").to_record()
+
+    await inbox.take([record._replace(body=b"{"), record._replace(headers={})])
+
+    assert await rows(database, "SELECT code FROM dead_letters") == [("unreadable",), ("unreadable",)]
+
+
+async def test_an_unknown_type_is_kept_and_handled_by_the_build_that_knows_it(database: Database) -> None:
+    old = Inbox(database, "actor", {ProcessPaused: Handling()})
+    await old.take([of_unknown_type("early")])
+    kept = await rows(database, "SELECT type FROM unread")
+    async with database.connection() as connection:  # the newer build calls that type by its right name
+        await connection.execute(
+            "UPDATE unread SET type = 'process.paused.v1', headers = headers || '{\"ce_type\": \"process.paused.v1\"}'"
+        )
+    handling = Handling()
+    newer = Inbox(database, "actor", {ProcessPaused: handling})
+
+    taken = await newer.take_what_became_readable()
+
+    assert kept == [("process.teleported.v9",)]
+    assert (taken, handling.names) == (1, ["early"])
+    assert await rows(database, "SELECT 1 FROM unread") == []
+
+
+def order(dead_letter_id: uuid.UUID, nonce: str) -> Event[RedriveRequested]:
+    data = RedriveRequested(dead_letter_id=dead_letter_id, service="actor", nonce=named(nonce), by="ana")
+    made = event(f"order {nonce}", data)
+    assert isinstance(made.data, RedriveRequested)
+    return made  # type: ignore[return-value]  # narrowed on the line above
+
+
+@pytest.mark.parametrize(("nonces", "handled"), [(["a", "a"], ["bad"]), (["a", "b"], ["bad"])])
+async def test_a_redrive_handles_the_event_again_once(
+    database: Database, nonces: list[str], handled: list[str]
+) -> None:
+    handling = Handling("bad")
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+    await inbox.take([event("bad").to_record()])
+    [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(dead_letter_id, uuid.UUID)
+    handling.poison.clear()
+
+    done = []
+    for nonce in nonces:
+        async with database.transaction() as connection:
+            done.append(
+                await dead_letters.redrive(
+                    connection,
+                    order(dead_letter_id, nonce),
+                    service="actor",
+                    now=NOW,
+                    handle_again=inbox.handle_again,
+                )
+            )
+
+    assert done == [True, False]
+    assert handling.names == handled
+    assert await rows(database, "SELECT headers->>'ce_type' FROM outbox ORDER BY id") == [
+        ("dead_letter.raised.v1",),
+        ("dead_letter.redriven.v1",),
+    ]

@@ -1,0 +1,108 @@
+from collections.abc import Sequence
+
+from contracts.envelope import Record
+from services.runtime import outbox
+from services.runtime.postgres import Database
+from services.runtime.relay import Relay
+from services.runtime.stop import Wake
+from tests.fakes.events import event, named
+
+
+class RememberingPublisher:
+    def __init__(self) -> None:
+        self.published: list[str] = []
+        self.refuses: set[str] = set()
+        self.is_down = False
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
+        if self.is_down:
+            raise ConnectionError
+        self.published += [record.headers["ce_id"] for record in records]
+        return ["too_large" if record.headers["ce_id"] in self.refuses else None for record in records]
+
+
+def relay_of(database: Database) -> tuple[Relay, RememberingPublisher]:
+    publisher = RememberingPublisher()
+    return Relay(database, "actor", publisher, Wake()), publisher
+
+
+async def test_a_row_committed_late_with_an_earlier_id_is_not_skipped(database: Database) -> None:
+    relay, publisher = relay_of(database)
+    async with database.pool.acquire() as slow, database.pool.acquire() as fast:
+        early = slow.transaction()
+        await early.start()
+        await outbox.append(slow, [event("early")])
+        async with fast.transaction():
+            await outbox.append(fast, [event("late")])
+        await relay.publish_once()
+        before_commit = list(publisher.published)
+        await early.commit()
+    await relay.publish_once()
+
+    assert before_commit == [str(named("late"))]
+    assert publisher.published == [str(named("late")), str(named("early"))]
+
+
+async def test_nothing_is_published_of_a_transaction_that_rolled_back(database: Database) -> None:
+    relay, publisher = relay_of(database)
+    async with database.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await outbox.append(connection, [event("undone")])
+        await transaction.rollback()
+
+    assert await relay.publish_once() == 0
+    assert publisher.published == []
+
+
+async def test_a_broker_that_is_away_costs_no_event(database: Database) -> None:
+    relay, publisher = relay_of(database)
+    async with database.transaction() as connection:
+        await outbox.append(connection, [event("one")])
+    publisher.is_down = True
+    try:
+        await relay.publish_once()
+    except ConnectionError:
+        publisher.is_down = False
+
+    assert await relay.publish_once() == 1
+    assert await relay.publish_once() == 0
+
+
+async def test_an_event_appended_twice_is_published_once(database: Database) -> None:
+    relay, publisher = relay_of(database)
+    for _ in range(2):
+        async with database.transaction() as connection:
+            await outbox.append(connection, [event("same")])
+
+    await relay.publish_once()
+
+    assert publisher.published == [str(named("same"))]
+
+
+async def test_what_the_broker_refuses_is_marked_and_stops_nobody(database: Database) -> None:
+    relay, publisher = relay_of(database)
+    publisher.refuses.add(str(named("huge")))
+    async with database.transaction() as connection:
+        await outbox.append(connection, [event("huge"), event("small")])
+
+    await relay.publish_once()
+    await relay.publish_once()
+
+    assert publisher.published.count(str(named("huge"))) == 1
+    assert str(named("small")) in publisher.published
+    async with database.connection() as connection:
+        refused = await connection.fetch("SELECT work, code FROM dead_letters")
+    assert [row["code"] for row in refused] == ["refused_by_broker"]
+
+
+async def test_after_a_broker_forgot_everything_is_published_again(database: Database) -> None:
+    relay, publisher = relay_of(database)
+    async with database.transaction() as connection:
+        await outbox.append(connection, [event("one"), event("two")])
+    await relay.publish_once()
+
+    await relay.publish_everything_again()
+    await relay.publish_once()
+
+    assert publisher.published == [str(named("one")), str(named("two"))] * 2
