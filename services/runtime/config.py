@@ -28,8 +28,8 @@ class RuntimeSettings(BaseSettings):
     log_level: str = "INFO"
     grace_seconds: float = Field(default=8, gt=0)
     """How long a service finishes what it holds after SIGTERM."""
-    settle_seconds: float | None = Field(default=None, ge=0)
-    """Overrides `limits.settle_seconds` of every process: a demo does not wait 90 s."""
+    process_overrides: str = ""
+    """TOML lines that go before process.toml, the process in front: `support.limits.settle_seconds = 1`."""
 
     @property
     def process_names(self) -> tuple[str, ...]:

@@ -7,10 +7,12 @@ from uuid import UUID, uuid5
 
 from prometheus_client import Counter
 
+from contracts.base import Fact
 from contracts.envelope import Event, Record, follow_up_id
 from contracts.events.control import RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from services.runtime import outbox
+from services.runtime.failures import Later, tell
 from services.runtime.postgres import Connection
 
 raised_total = Counter("nightshift_dead_letters_raised_total", "Dead letters raised", ["service", "code"])
@@ -27,7 +29,7 @@ WITH ordered AS (
     ON CONFLICT DO NOTHING RETURNING dead_letter_id)
 UPDATE dead_letters d SET redriven_at = clock_timestamp() FROM ordered o
 WHERE d.dead_letter_id = o.dead_letter_id AND d.redriven_at IS NULL
-RETURNING d.case_id, d.process, d.work, d.basis, d.record
+RETURNING d.case_id, d.process, d.work, d.basis, d.record, d.redriven_at
 """
 _UNBLOCK = """
 UPDATE tasks t SET state = 'open', attempts = 0, redrives = redrives + 1, token = token + 1,
@@ -35,6 +37,8 @@ UPDATE tasks t SET state = 'open', attempts = 0, redrives = redrives + 1, token 
 WHERE case_id = $1 AND state = 'blocked'
   AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = t.case_id AND d.redriven_at IS NULL)
 """
+
+_FAILED_AGAIN = "UPDATE dead_letters SET attempts = attempts + 1, code = $2 WHERE dead_letter_id = $1"
 
 
 async def raise_for_task(
@@ -102,16 +106,34 @@ async def raise_for_event(
 
 async def redrive(
     connection: Connection,
-    order: Event[RedriveRequested],
+    order: Event[Fact],
     *,
     service: str,
-    now: datetime,
     handle_again: Callable[[Connection, Record], Awaitable[None]],
 ) -> bool:
     """Carry out one order, once per nonce. False when it is for another service, known, or already carried out."""
-    if order.data.service != service:
+    data = order.data
+    assert isinstance(data, RedriveRequested), "subscribed for this type alone"
+    if data.service != service:
         return False
-    row = await connection.fetchrow(_REDRIVE, order.data.dead_letter_id, order.data.nonce, order.data.by)
+    try:
+        async with connection.transaction():  # a savepoint: an event that fails again leaves its dead letter as it was
+            return await _carry_out(connection, order, data, service, handle_again)
+    except Exception as error:
+        if isinstance(failure := tell(error), Later):
+            raise
+        await connection.execute(_FAILED_AGAIN, data.dead_letter_id, failure.code)
+        return False
+
+
+async def _carry_out(
+    connection: Connection,
+    order: Event[Fact],
+    data: RedriveRequested,
+    service: str,
+    handle_again: Callable[[Connection, Record], Awaitable[None]],
+) -> bool:
+    row = await connection.fetchrow(_REDRIVE, data.dead_letter_id, data.nonce, data.by)
     if row is None:
         return False
     if (kept := row["record"]) is not None:
@@ -119,10 +141,10 @@ async def redrive(
         await connection.execute("DELETE FROM inbox WHERE event_id::text = $1", record.headers.get("ce_id"))
         await handle_again(connection, record)
     await connection.execute(_UNBLOCK, row["case_id"])
-    data = DeadLetterRedriven(
-        dead_letter_id=order.data.dead_letter_id, service=service, nonce=order.data.nonce, by=order.data.by
+    done = DeadLetterRedriven(dead_letter_id=data.dead_letter_id, service=service, nonce=data.nonce, by=data.by)
+    said = _event(
+        service, done, row["redriven_at"], row["case_id"], row["process"], order.correlation_id, order.event_id
     )
-    said = _event(service, data, now, row["case_id"], row["process"], order.correlation_id, order.event_id)
     await outbox.append(connection, [said])
     return True
 

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import structlog
@@ -10,6 +11,7 @@ from prometheus_client import Counter
 from contracts.base import Fact
 from contracts.envelope import Event, Record, UnknownTypeError, UnreadableError, decode
 from contracts.events import REGISTRY
+from contracts.events.control import RedriveRequested
 from services.runtime import dead_letters
 from services.runtime.failures import Later, tell
 from services.runtime.postgres import Connection, Database
@@ -33,11 +35,19 @@ _TAKE_READABLE = "DELETE FROM unread WHERE type = ANY($1) RETURNING topic, heade
 class Inbox:
     """Turns records into handled events, one transaction a batch; a batch that fails is tried event by event."""
 
-    def __init__(self, database: Database, service: str, handlers: Mapping[type[Fact], Handler]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        service: str,
+        handlers: Mapping[type[Fact], Handler],
+        again: Mapping[str, Callable[[Connection, Record], Awaitable[None]]] = MappingProxyType({}),
+    ) -> None:
+        """`again`: how dead letters that were never events are handled when redriven, by their `ce_type`."""
         self._database = database
         self._service = service
-        self._handlers = handlers
+        self._handlers: Mapping[type[Fact], Handler] = {**handlers, RedriveRequested: self._redrive}
         """In the order in which their types are handled within a batch."""
+        self._again = again
 
     async def take(self, records: Sequence[Record]) -> None:
         """Handle a batch: each record is afterwards handled, known, kept as unknown, or a dead letter, and committed.
@@ -66,10 +76,17 @@ class Inbox:
             await self._handle_in(connection, events)
         return len(rows)
 
-    async def handle_again(self, connection: Connection, record: Record) -> None:
+    async def _redrive(self, connection: Connection, orders: Sequence[Event[Fact]]) -> None:
+        """Every service answers for its own dead letters."""
+        for order in orders:
+            await dead_letters.redrive(connection, order, service=self._service, handle_again=self._handle_again)
+
+    async def _handle_again(self, connection: Connection, record: Record) -> None:
         """Handle the event of a redriven dead letter, inside the transaction that redrives it."""
-        event = decode(record.headers, record.body)
-        await self._handle_in(connection, [event])
+        handle = self._again.get(record.headers.get("ce_type", ""))
+        if handle is not None:
+            return await handle(connection, record)
+        return await self._handle_in(connection, [decode(record.headers, record.body)])
 
     async def _handle(self, events: Sequence[Event[Fact]]) -> None:
         if not events:

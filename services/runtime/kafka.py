@@ -23,7 +23,7 @@ from contracts.envelope import Record
 from services.runtime.failures import Later, tell
 from services.runtime.postgres import UNAVAILABLE, Database
 from services.runtime.relay import Relay
-from services.runtime.stop import Stop
+from services.runtime.stop import Stop, Wake
 
 RECORD_BYTES_MAX = 1_000_000
 """The broker's limit; intake's limit on bodies lies below it (process.Door)."""
@@ -108,6 +108,8 @@ class Link:
         producer: Producer,
         relays: Sequence[Relay],
         replication: int = 1,
+        woken_after: Sequence[Wake] = (),
+        before_consuming: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._bootstrap = bootstrap
         self._service = service
@@ -117,6 +119,10 @@ class Link:
         self._producer = producer
         self._relays = relays
         self._replication = replication
+        self._woken_after = woken_after
+        """Who is told when a batch was taken: the workers, the relay."""
+        self._before_consuming = before_consuming
+        """Handles what an older build could not read."""
         self.connected = False
 
     async def run(self, stop: Stop) -> None:
@@ -130,6 +136,10 @@ class Link:
                 self.connected = False
                 self._producer.attach(None)
             await stop.wait(RECONNECT_SECONDS)
+
+    async def check(self) -> str | None:
+        """For health: whether the broker is connected."""
+        return None if self.connected else "the broker is not connected"
 
     async def _one_life(self, stop: Stop) -> None:
         """From one connection to its loss, or to a new epoch."""
@@ -151,6 +161,8 @@ class Link:
             epoch = await self._agree_on_epoch(watch, producer)
             await self._adopt(epoch)
             self._producer.attach(producer)
+            if self._before_consuming is not None:
+                await self._before_consuming()
             if self._subscriptions:
                 broker = self._consumer(epoch, stop)
                 await broker.start()
@@ -203,13 +215,17 @@ class Link:
         """Wait for Postgres as long as it takes: without it there is nothing else to do for this batch."""
         while True:
             try:
-                return await self._take(records)
+                await self._take(records)
             except Exception as error:
                 failure = tell(error)
                 if not isinstance(failure, Later) or stop.is_set():
                     raise
                 log.warning("consumer waits", code=failure.code)
                 await stop.wait(failure.seconds)
+            else:
+                for wake in self._woken_after:
+                    wake.set()
+                return
 
     async def _agree_on_epoch(self, watch: AIOKafkaConsumer, producer: AIOKafkaProducer) -> UUID:
         """The first record decides; whoever finds none offers one."""

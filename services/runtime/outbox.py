@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from contracts.base import Fact
-from contracts.envelope import Event
+from contracts.envelope import Event, Record
 from services.runtime.postgres import Connection
 
 _APPEND = """
@@ -15,12 +15,16 @@ ON CONFLICT (event_id) DO NOTHING
 
 async def append(connection: Connection, events: Sequence[Event[Fact]]) -> None:
     """Owe these events to the world: they are published if and only if the transaction commits."""
-    if not events:
+    await append_records(connection, [event.to_record() for event in events])
+
+
+async def append_records(connection: Connection, records: Sequence[Record]) -> None:
+    """Like `append`, for events that are bytes already."""
+    if not records:
         return
-    records = [event.to_record() for event in events]
     await connection.execute(
         _APPEND,
-        [event.event_id for event in events],
+        [record.headers["ce_id"] for record in records],
         [record.topic for record in records],
         [record.key for record in records],
         [record.headers for record in records],

@@ -57,6 +57,12 @@ class Database:
         async with self.pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as connection:
             yield connection
 
+    async def check(self) -> str | None:
+        """For health: whether Postgres answers."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1")
+        return None
+
 
 @asynccontextmanager
 async def connect(url: str, *, schema: str, connections_max: int = 10) -> AsyncIterator[Database]:

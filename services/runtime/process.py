@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,6 +19,8 @@ from contracts.base import Contract
 from contracts.basis import Basis
 from contracts.decision import Circumstances, Decision, FactQuery, Facts, Mode, Reason, Request
 from contracts.events.cases import CaseChanged
+from contracts.proposed import Proposed
+from services.runtime.config import RuntimeSettings
 
 SHIPPED = Path(__file__).resolve().parents[2] / "processes"
 
@@ -176,7 +178,7 @@ class RulesModule(Protocol):
         self,
         case: Contract,
         facts: Facts,
-        proposal: Contract,
+        proposal: Proposed,
         policy: BaseModel,
         now: datetime,
         circumstances: Circumstances,
@@ -194,7 +196,7 @@ class EffectsModule(Protocol):
         self,
         case: Contract,
         facts: Facts,
-        proposal: Contract,
+        proposal: Proposed,
         decision: Decision,
         modes: Mapping[str, Mode],
         policy: BaseModel,
@@ -205,7 +207,7 @@ class EffectsModule(Protocol):
         """
 
     def handover(
-        self, case: Contract, proposal: Contract | None, reasons: Sequence[Reason], policy: BaseModel
+        self, case: Contract, proposal: Proposed | None, reasons: Sequence[Reason], policy: BaseModel
     ) -> Sequence[Request]:
         """The internal note, tag and group by which a person learns that the case is theirs."""
 
@@ -221,7 +223,7 @@ class Process:
     facts: FactsModule
     rules: RulesModule
     effects: EffectsModule
-    Proposal: type[Contract]
+    Proposal: type[Proposed]
     """The output of the last step."""
 
     @property
@@ -231,7 +233,7 @@ class Process:
     @cached_property
     def policy_digest(self) -> str:
         """Digest of every setting in force."""
-        return hashlib.sha256((self.folder / "process.toml").read_bytes()).hexdigest()
+        return hashlib.sha256(self.settings.model_dump_json().encode()).hexdigest()
 
     def max_age(self, door: str) -> timedelta:
         """How old a basis of this door may be when it is answered."""
@@ -247,8 +249,21 @@ def case_id_of(process: str, door: str, object_id: str) -> str:
     return f"{process}:{door}:{object_id}"
 
 
-def load(name: str, root: Path = SHIPPED) -> Process:
-    """Load `root/name`. Raises ProcessInvalidError naming the field and the mend."""
+def load_all(settings: RuntimeSettings) -> dict[str, Process]:
+    """The processes that a service works for, by name. Raises ProcessInvalidError."""
+    root = settings.processes_folder or SHIPPED
+    try:
+        overrides = tomllib.loads(settings.process_overrides)
+    except tomllib.TOMLDecodeError as error:
+        raise ProcessInvalidError(f"NIGHTSHIFT_PROCESS_OVERRIDES is no TOML: {error}") from error
+    return {name: load(name, root, overrides.get(name, {})) for name in settings.process_names}
+
+
+def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = None) -> Process:
+    """Load `root/name`; `overrides` go before what its process.toml says.
+
+    Raises ProcessInvalidError naming the field and the mend.
+    """
     folder = root / name
     file = folder / "process.toml"
     if not file.is_file():
@@ -257,7 +272,7 @@ def load(name: str, root: Path = SHIPPED) -> Process:
     if root != SHIPPED and str(root.parent) not in sys.path:
         _mount(root)
     try:
-        settings = Settings.model_validate(tomllib.loads(file.read_text()))
+        settings = Settings.model_validate(_over(tomllib.loads(file.read_text()), overrides or {}))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise ProcessInvalidError(f"{file}: {error}") from error
     modules = {
@@ -279,6 +294,14 @@ def load(name: str, root: Path = SHIPPED) -> Process:
         effects=modules["effects"],
         Proposal=output.Proposal,
     )
+
+
+def _over(written: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`written` with each leaf of `overrides` in its place."""
+    merged = dict(written)
+    for key, value in overrides.items():
+        merged[key] = _over(written.get(key, {}), value) if isinstance(value, Mapping) else value
+    return merged
 
 
 def _mount(root: Path) -> None:

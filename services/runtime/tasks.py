@@ -20,7 +20,7 @@ from contracts.base import Fact
 from contracts.envelope import Event
 from services.runtime import dead_letters, outbox, switches
 from services.runtime.failures import Again, Failure, Later, Never, backoff_seconds, jitter, tell
-from services.runtime.postgres import UNAVAILABLE, Connection, Database
+from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
 from services.runtime.stop import Stop, Wake
 
 IDLE_SECONDS = 1.0
@@ -166,7 +166,7 @@ class Worker:
         while not stop.is_set():
             try:
                 claimed = await self.step()
-            except UNAVAILABLE as error:
+            except (*UNAVAILABLE, *CONTENDED) as error:
                 log.warning("worker waits for postgres", kind=self.kind, error=type(error).__name__)
                 await stop.wait(IDLE_SECONDS)
                 continue

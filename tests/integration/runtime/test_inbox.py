@@ -6,10 +6,9 @@ import pytest
 from contracts.base import Fact
 from contracts.envelope import Event, Record
 from contracts.events.control import ProcessPaused, RedriveRequested
-from services.runtime import dead_letters
 from services.runtime.inbox import Inbox
 from services.runtime.postgres import Connection, Database
-from tests.fakes.events import NOW, event, named
+from tests.fakes.events import event, named
 
 
 class Handling:
@@ -106,22 +105,24 @@ async def test_a_redrive_handles_the_event_again_once(
     assert isinstance(dead_letter_id, uuid.UUID)
     handling.poison.clear()
 
-    done = []
     for nonce in nonces:
-        async with database.transaction() as connection:
-            done.append(
-                await dead_letters.redrive(
-                    connection,
-                    order(dead_letter_id, nonce),
-                    service="actor",
-                    now=NOW,
-                    handle_again=inbox.handle_again,
-                )
-            )
+        await inbox.take([order(dead_letter_id, nonce).to_record()])
 
-    assert done == [True, False]
     assert handling.names == handled
     assert await rows(database, "SELECT headers->>'ce_type' FROM outbox ORDER BY id") == [
         ("dead_letter.raised.v1",),
         ("dead_letter.redriven.v1",),
+    ]
+
+
+async def test_an_event_that_fails_again_keeps_its_dead_letter(database: Database) -> None:
+    inbox = Inbox(database, "actor", {ProcessPaused: Handling("bad")})
+    await inbox.take([event("bad").to_record()])
+    [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(dead_letter_id, uuid.UUID)
+
+    await inbox.take([order(dead_letter_id, "a").to_record()])
+
+    assert await rows(database, "SELECT work, attempts, redriven_at FROM dead_letters") == [
+        ("process.paused.v1", 2, None)
     ]
