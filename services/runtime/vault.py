@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from contracts import sealed
 from contracts.sealed import SealedText, UnsealableError
@@ -9,11 +10,14 @@ from services.runtime.postgres import Connection
 
 _READ = "SELECT case_id, version, key FROM vault.case_keys WHERE case_id = ANY($1) ORDER BY version"
 _MAKE = """
-INSERT INTO vault.case_keys (case_id, version, key)
-SELECT n.case_id, coalesce((SELECT max(version) FROM vault.case_keys k WHERE k.case_id = n.case_id), 0) + 1, n.key
-FROM unnest($1::text[], $2::bytea[]) n(case_id, key)
-WHERE NOT EXISTS (SELECT 1 FROM vault.case_keys k WHERE k.case_id = n.case_id AND k.key IS NOT NULL)
-ON CONFLICT DO NOTHING
+WITH made AS (
+    INSERT INTO vault.case_keys (case_id, version, key)
+    SELECT n.case_id, coalesce((SELECT max(version) FROM vault.case_keys k WHERE k.case_id = n.case_id), 0) + 1, n.key
+    FROM unnest($1::text[], $2::bytea[]) n(case_id, key)
+    WHERE NOT EXISTS (SELECT 1 FROM vault.case_keys k WHERE k.case_id = n.case_id AND k.key IS NOT NULL)
+    ON CONFLICT DO NOTHING RETURNING case_id, version, key)
+SELECT case_id, version, key FROM made
+UNION ALL SELECT case_id, version, key FROM vault.case_keys WHERE case_id = ANY($1)
 """
 
 
@@ -57,11 +61,7 @@ class CaseKeys:
 async def read(connection: Connection, case_ids: Iterable[str]) -> dict[str, CaseKeys]:
     """The keys of these cases; a case without any gets an empty CaseKeys. Never cached: erasing works at once."""
     wanted = sorted(set(case_ids))
-    found: dict[str, dict[int, bytes]] = {case_id: {} for case_id in wanted}
-    for row in await connection.fetch(_READ, wanted):
-        if row["key"] is not None:
-            found[row["case_id"]][row["version"]] = row["key"]
-    return {case_id: CaseKeys(case_id, versions) for case_id, versions in found.items()}
+    return _by_case(wanted, await connection.fetch(_READ, wanted))
 
 
 async def make(connection: Connection, fresh: Mapping[str, bytes]) -> dict[str, CaseKeys]:
@@ -70,5 +70,15 @@ async def make(connection: Connection, fresh: Mapping[str, bytes]) -> dict[str, 
     `fresh` brings one random key a case; where another transaction was faster, its key is the one returned.
     """
     case_ids = sorted(fresh)
-    await connection.execute(_MAKE, case_ids, [fresh[case_id] for case_id in case_ids])
-    return await read(connection, case_ids)
+    found = _by_case(case_ids, await connection.fetch(_MAKE, case_ids, [fresh[case_id] for case_id in case_ids]))
+    if all(keys.versions for keys in found.values()):
+        return found
+    return await read(connection, case_ids)  # what another transaction made meanwhile, a later statement sees
+
+
+def _by_case(case_ids: Iterable[str], rows: Iterable[Any]) -> dict[str, CaseKeys]:
+    found: dict[str, dict[int, bytes]] = {case_id: {} for case_id in case_ids}
+    for case_id, version, key in rows:
+        if key is not None:
+            found[case_id][version] = key
+    return {case_id: CaseKeys(case_id, versions) for case_id, versions in found.items()}

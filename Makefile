@@ -1,0 +1,40 @@
+# `make` alone lists what there is. ARGS is passed on: make demo ARGS="--exit"
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format contracts lock bench clean
+BIN := .venv/bin
+ARGS ?=
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: ## make .venv from requirements.lock, when it is missing or the lock changed
+	@scripts/install
+
+demo: install ## the whole system and a simulated outside world, for one night; ARGS="--exit" ends by itself
+	@$(BIN)/nightshift demo $(ARGS)
+
+test: install ## every test that needs no container engine
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: install ## ruff, mypy, import-linter
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: install ## let ruff mend what it can
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+contracts: install ## write the JSON Schemas and the AsyncAPI document anew
+	@$(BIN)/python -m contracts.generate
+
+lock: install ## write requirements.lock anew; ARGS="--upgrade" for the newest versions
+	@scripts/lock $(ARGS)
+
+bench: install ## intake and the whole pipeline, beside pgbench in the same run
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove .venv and caches; the state folder stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What is measured, beside what else a user could have picked."""

@@ -1,0 +1,93 @@
+"""`nightshift status`: how things stand."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nightshift.reach import Json, State, as_json, database, run
+from services.reporter.domain.views import Status
+from services.reporter.outbound import queries
+
+app = typer.Typer()
+
+_TALLIES = """
+SELECT coalesce(sum(accepted), 0)::bigint AS accepted, coalesce(sum(duplicate), 0)::bigint AS duplicates,
+       coalesce(sum(no_case), 0)::bigint AS no_case, coalesce(sum(unreadable), 0)::bigint AS unreadable
+FROM ingest.tallies
+"""
+_OLDEST_TASK = """
+SELECT extract(epoch FROM clock_timestamp() - min(opened_at))::float8 FROM (
+    SELECT opened_at FROM classifier.tasks WHERE state = 'open' UNION ALL
+    SELECT opened_at FROM actor.tasks WHERE state = 'open' UNION ALL
+    SELECT created_at FROM actor.effects WHERE state IN ('planned', 'in_flight', 'unknown')) waiting
+"""
+
+
+@app.command()
+def status(state: State, *, json: Json = False) -> None:
+    """Show how things stand: today's runs, latency, money, errors; cases, effects, dead letters, switches."""
+    stands, deliveries, oldest = run(_read(state))
+    if json:
+        answer = {"deliveries": deliveries, "oldest_waiting_task_seconds": oldest}
+        as_json({**stands.model_dump(mode="json"), **answer})
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    for switch in stands.switches:
+        word, style = ("paused", "bold red") if switch.paused else ("running", "green")
+        told = f"  {switch.changed_by}: {switch.reason}" if switch.reason else f"  {switch.changed_by}"
+        console.print(Text.assemble((f"{switch.process} {word}", style), told, f" (generation {switch.generation})"))
+    console.print(_figures(stands, deliveries, oldest))
+    if stands.errors:
+        console.print(_errors(stands))
+
+
+def _figures(stands: Status, deliveries: Mapping[str, int], oldest: float | None) -> Table:
+    table = Table(show_header=False, show_edge=False, box=None, padding=(0, 2, 0, 0))
+    latency, sla = stands.latency, stands.sla
+    each = "none yet" if stands.cost_per_run_usd is None else f"${stands.cost_per_run_usd:.4f} a run"
+    average, p50, p99 = (_seconds(ms) for ms in (latency.average_ms, latency.p50_ms, latency.p99_ms))
+    met = "no reply was due yet" if sla.percent is None else f"{sla.percent:.1f} % in time"
+    waits = "nothing waits" if oldest is None else f"{oldest:.1f} s"
+    for name, figure in (
+        ("runs today", f"{stands.runs_today:,}, {stands.failures_today:,} failed"),
+        ("latency today", f"average {average}, p50 {p50}, p99 {p99}"),
+        ("cost today", f"${stands.cost_usd_today:.4f}, {each}"),
+        ("deliveries", _counts(deliveries)),
+        ("cases", _counts(stands.cases)),
+        ("decisions", _counts(stands.decisions)),
+        ("effects", _counts(stands.effects)),
+        ("first reply", f"{met}; {sla.waiting:,} waiting, {sla.overdue:,} overdue, {sla.breached:,} late"),
+        ("dead letters", f"{stands.dead_letters_open:,}"),
+        ("approvals waiting", f"{stands.approvals_open:,}"),
+        ("oldest waiting task", waits),
+    ):
+        table.add_row(name, figure)
+    return table
+
+
+def _errors(stands: Status) -> Table:
+    table = Table("when", "case", "where", "what", "then", title="last errors", title_justify="left")
+    for error in stands.errors:
+        what = f"{error.code}: {error.message}" if error.message else error.code
+        table.add_row(f"{error.at:%m-%d %H:%M:%S}", error.case_id, error.where, what, error.outcome)
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "none"
+
+
+def _seconds(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds / 1000:.2f} s"
+
+
+async def _read(state: Path) -> tuple[Status, dict[str, int], float | None]:
+    async with database(state) as connection:
+        stands = await queries.status(connection)
+        row = await connection.fetchrow(_TALLIES)
+        assert row is not None, "it is a row of sums"
+        return stands, dict(row), await connection.fetchval(_OLDEST_TASK)

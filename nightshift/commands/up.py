@@ -1,0 +1,56 @@
+"""`nightshift up`: the whole system in the foreground."""
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nightshift.reach import State, process_named, run
+from nightshift.stack import Stack
+
+app = typer.Typer()
+
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Kept for the next start; a free one at the first.")]
+
+
+@app.command()
+def up(state: State, intake_port: Port = None, console_port: Port = None) -> None:
+    """Run the embedded stack and the four services against the outside world of the settings, until Ctrl-C.
+
+    Prints a line for each thing that listens, then `ready`. Where NIGHTSHIFT_DATABASE_URL or NIGHTSHIFT_KAFKA_BOOTSTRAP
+    is set, that one is used and none is started.
+    """
+    with contextlib.suppress(asyncio.CancelledError):
+        run(_up(state, intake_port, console_port))
+
+
+async def _up(state: Path, intake_port: int | None, console_port: int | None) -> None:
+    """Cancelled by SIGINT or SIGTERM, also while it starts."""
+    this = asyncio.current_task()
+    assert this is not None, "it runs in one"
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    stack = Stack(state, intake_port=intake_port, console_port=console_port)
+    for name in stack.processes:
+        process_named(name)
+    async with stack:
+        for line in listening(stack):
+            print(line, flush=True)
+        print("ready", flush=True)
+        await asyncio.Event().wait()
+
+
+def listening(stack: Stack) -> list[str]:
+    """A line for each thing of the stack that listens."""
+    doors = [f"{name}/{door}" for name in stack.processes for door in process_named(name).settings.doors]
+    return [
+        f"postgres   {stack.admin_url}" if stack.postgres else "postgres   yours (NIGHTSHIFT_DATABASE_URL)",
+        f"broker     {stack.bootstrap}" + ("" if stack.broker else " (yours)"),
+        *(f"webhooks   {stack.intake_url}/webhooks/{door}" for door in doors),
+        f"classifier {stack.url('classifier')}/healthz",
+        f"actor      {stack.url('actor')}/healthz",
+        f"console    {stack.console_url}",
+    ]

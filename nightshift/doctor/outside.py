@@ -1,0 +1,212 @@
+"""Checks of what Nightshift talks to: the database, the broker, Zendesk, and whether it may talk at all."""
+
+import contextlib
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import httpx
+
+from nightshift import MendableError
+from nightshift.doctor.verdict import Check, Place, Verdict, fine, graded
+from nightshift.embedded.broker import speaks_kafka
+from nightshift.reach import NothingHereError, database, process_named
+from services.runtime import migrate
+from services.runtime.config import named_setting
+from services.runtime.postgres import Connection
+from services.runtime.process import Process
+
+CLOCK_SECONDS_WISHED, CLOCK_SECONDS_MAX = 5.0, 300.0
+"""Webhooks carry a time that is checked, and SLAs are minutes."""
+POSTGRES_MIN = 16
+SIGNED_IN_LATELY = timedelta(days=30)
+ZENDESK = ("NIGHTSHIFT_ZENDESK_URL", "NIGHTSHIFT_ZENDESK_EMAIL", "NIGHTSHIFT_ZENDESK_TOKEN")
+ZENDESK_SECONDS_MAX = 10.0
+
+
+async def the_database(place: Place) -> list[Verdict]:
+    """It answers, knows vectors, agrees on the time, is migrated, and has the switches."""
+    try:
+        async with database(place.state) as connection:
+            verdicts = [*await _version(connection), *await _its_clock(connection)]
+            pending = await _pending(connection)
+            if pending:
+                text = f"{len(pending)} migrations are missing, the first is {pending[0]}"
+                return [*verdicts, Verdict("problem", text, "`nightshift up` applies them")]
+            verdicts += fine("every migration is applied")
+            for process in _loadable():
+                verdicts += await _switch(connection, process)
+                verdicts += await _modes(connection, process)
+            return verdicts
+    except NothingHereError:
+        return fine("none yet: the first `nightshift up` makes it")
+    except MendableError as error:
+        return [Verdict("problem", str(error), f"read {place.state}/postgres/log, or check NIGHTSHIFT_DATABASE_URL")]
+
+
+async def _version(connection: Connection) -> list[Verdict]:
+    version = await connection.fetchval("SELECT split_part(current_setting('server_version'), ' ', 1)")
+    vector = await connection.fetchval("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
+    if connection.get_server_version().major < POSTGRES_MIN:
+        return [Verdict("problem", f"Postgres {version}", f"use Postgres {POSTGRES_MIN} or newer")]
+    if vector is None:
+        return [Verdict("problem", "pgvector is missing", "install pgvector on the database's machine")]
+    return fine(f"Postgres {version} with pgvector {vector}")
+
+
+async def _its_clock(connection: Connection) -> list[Verdict]:
+    before = time.time()
+    theirs: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    return _apart("the database", theirs - (before + time.time()) / 2)
+
+
+def _apart(whose: str, seconds: float) -> list[Verdict]:
+    return graded(
+        f"this clock and that of {whose} are {abs(seconds):.1f} s apart",
+        "set the clock of this machine (chrony or systemd-timesyncd)",
+        needed=abs(seconds) <= CLOCK_SECONDS_MAX,
+        wished=abs(seconds) <= CLOCK_SECONDS_WISHED,
+    )
+
+
+async def _pending(connection: Connection) -> list[str]:
+    """Names of the migrations of this build that the database has not run."""
+    runtime = Path(migrate.__file__).parent
+    scopes = {"control": runtime / "migrations_control"}
+    for service in migrate.SERVICES:
+        scopes |= {
+            f"{service}/runtime": runtime / "migrations",
+            service: runtime.parent / service / "migrations",
+        }
+    wanted = [f"{scope}/{file.name}" for scope, folder in scopes.items() for file in sorted(folder.glob("*.sql"))]
+    if await connection.fetchval("SELECT to_regclass('nightshift.migrations') IS NULL"):
+        return wanted
+    applied = {row["name"] for row in await connection.fetch("SELECT name FROM nightshift.migrations")}
+    return [name for name in wanted if name not in applied]
+
+
+async def _switch(connection: Connection, process: Process) -> list[Verdict]:
+    row = await connection.fetchrow(
+        "SELECT paused, reason, changed_by FROM control.switches WHERE process = $1", process.name
+    )
+    resume = f"`nightshift resume {process.name}` when it should go on"
+    if row is None:
+        return [Verdict("warning", f"{process.name} has no switch, so it is paused", resume)]
+    if row["paused"]:
+        text = f"{process.name} is paused by {row['changed_by']}: {row['reason'] or 'no reason given'}"
+        return [Verdict("warning", text, resume)]
+    return fine(f"{process.name} is switched on")
+
+
+async def _modes(connection: Connection, process: Process) -> list[Verdict]:
+    rows = await connection.fetch("SELECT action, mode FROM control.modes WHERE process = $1", process.name)
+    unknown = sorted(row["action"] for row in rows if row["action"] not in process.settings.actions)
+    if unknown:
+        text = f"{process.name} has modes of actions that process.toml does not know: {', '.join(unknown)}"
+        return [Verdict("warning", text, "correct process.toml, or delete the rows from control.modes")]
+    switched = {row["action"]: row["mode"] for row in rows}
+    said = [f"{action} {switched.get(action, s.mode)}" for action, s in process.settings.actions.items()]
+    return fine(f"modes of {process.name}: {', '.join(said)}")
+
+
+async def broker(place: Place) -> list[Verdict]:
+    """It answers in Kafka's protocol."""
+    bootstrap = os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP") or (place.told or {}).get("kafka_bootstrap")
+    if not bootstrap:
+        return fine("not running; it starts with the stack")
+    silent = []
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not port.isdigit() or not speaks_kafka(host, int(port)):
+            silent.append(address)
+    mend = "intake goes on and nothing is lost; start the broker, or correct NIGHTSHIFT_KAFKA_BOOTSTRAP"
+    return [Verdict("problem", f"no answer from {', '.join(silent)}", mend)] if silent else fine(f"{bootstrap} answers")
+
+
+async def process_files(_: Place) -> list[Verdict]:
+    """process.toml and the modules of every process can be loaded."""
+    try:
+        return fine(", ".join(f"{process.name} ({process.folder})" for process in _processes()))
+    except MendableError as error:
+        return [Verdict("problem", str(error), "correct the file that it names")]
+
+
+async def webhook_secrets(_: Place) -> list[Verdict]:
+    """Every door that is signed has its secret."""
+    verdicts = []
+    for process in _loadable():
+        for name, door in process.settings.doors.items():
+            if door.scheme == "none":
+                text = f"{process.name}/{name} takes unsigned webhooks from anybody"
+                verdicts.append(Verdict("warning", text, "set a scheme in process.toml unless that is meant"))
+            elif any(named_setting(setting) for setting in door.secret_settings):
+                verdicts += fine(f"{process.name}/{name} has its secret")
+            else:
+                text = f"{process.name}/{name} has no secret"
+                mend = f"set {' or '.join(door.secret_settings)}; the demo needs none of it"
+                live = any(named_setting(setting) for setting in ZENDESK)
+                verdicts.append(Verdict("problem" if live else "warning", text, mend))
+    return verdicts
+
+
+async def zendesk(_: Place) -> list[Verdict]:
+    """The credentials work, for a user of its own, and the clocks agree."""
+    settings = {name: named_setting(name) for name in ZENDESK}
+    missing = [name for name, value in settings.items() if not value]
+    if len(missing) == len(ZENDESK):
+        return fine("not configured; the demo brings its own")
+    if missing:
+        return [Verdict("problem", "half configured", f"set {' and '.join(missing)} too")]
+    url, email, token = (settings[name] or "" for name in ZENDESK)
+    try:
+        async with httpx.AsyncClient(timeout=ZENDESK_SECONDS_MAX) as client:
+            answer = await client.get(f"{url.rstrip('/')}/api/v2/users/me.json", auth=(f"{email}/token", token))
+        user = answer.json().get("user") or {}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return [
+            Verdict("problem", f"{url} does not answer as Zendesk does ({type(error).__name__})", f"check {ZENDESK[0]}")
+        ]
+    verdicts = []
+    if "date" in answer.headers:
+        verdicts += _apart("Zendesk", parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time())
+    return [*verdicts, *_user(answer.status_code, user, email)]
+
+
+def _user(status: int, user: dict[str, object], email: str) -> list[Verdict]:
+    """Whether we are let in, may write, and are alone with this user as far as one can see."""
+    if not user.get("id"):  # Zendesk answers strangers 200 with an anonymous user, too
+        text = f"the credentials of {email} are refused (HTTP {status})"
+        return [
+            Verdict("problem", text, f"make an API token in the admin centre and set {ZENDESK[1]} and {ZENDESK[2]}")
+        ]
+    if user.get("role") == "end-user":
+        return [Verdict("problem", f"{email} is no agent", "give the user the role agent: it has to write replies")]
+    last = user.get("last_login_at")
+    if isinstance(last, str) and datetime.now(UTC) - datetime.fromisoformat(last) < SIGNED_IN_LATELY:
+        text = f"somebody signed in as {email} on {last[:10]}"
+        mend = "give Nightshift a user that no person works as: its changes are told apart by their author"
+        return [Verdict("warning", text, mend)]
+    return fine(f"{email} may work there, and nobody signed in as that user in the last {SIGNED_IN_LATELY.days} days")
+
+
+def _loadable() -> list[Process]:
+    """None when one cannot be loaded, which is said elsewhere."""
+    with contextlib.suppress(MendableError):
+        return _processes()
+    return []
+
+
+def _processes() -> list[Process]:
+    names = os.environ.get("NIGHTSHIFT_PROCESSES", "support").replace(" ", "").split(",")
+    return [process_named(name) for name in names]
+
+
+CHECKS: dict[str, Check] = {
+    "database": the_database,
+    "broker": broker,
+    "processes": process_files,
+    "webhook secrets": webhook_secrets,
+    "zendesk": zendesk,
+}

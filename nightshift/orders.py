@@ -1,0 +1,54 @@
+"""What a person orders by the shell becomes an event in the outbox of `control`, as the console's orders do.
+
+The reporter relays it; while no stack runs the order waits there, and is carried out at the next start.
+"""
+
+import json
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from contracts.envelope import Event
+from contracts.events.control import ApprovalAnswered, RedriveRequested
+from nightshift import MendableError
+from services.runtime.postgres import Connection
+
+SOURCE = "nightshift/control"
+
+_APPEND = """
+INSERT INTO control.outbox (event_id, topic, key, headers, body) VALUES ($1, $2, $3, $4::jsonb, $5)
+"""
+
+
+class NoSuchIdError(MendableError):
+    """Nothing that waits has this id, or several have."""
+
+    def __init__(self, what: str, wanted: str, found: int, command: str) -> None:
+        why = "no" if not found else f"{found} different"
+        super().__init__(f"{why} waiting {what}s begin with {wanted!r}: `nightshift {command}` lists them with their ids")
+
+
+async def order(
+    connection: Connection, data: RedriveRequested | ApprovalAnswered, *, process: str, case_id: str
+) -> UUID:
+    """Write one order down; returns its event's id."""
+    event_id = uuid4()
+    record = Event(
+        event_id=event_id,
+        source=SOURCE,
+        time=datetime.now(UTC),
+        process=process,
+        case_id=case_id,
+        correlation_id=event_id,
+        causation_id=None,
+        data=data,
+    ).to_record()
+    await connection.execute(_APPEND, event_id, record.topic, record.key, json.dumps(record.headers), record.body)
+    return event_id
+
+
+def one_of(ids: list[UUID], wanted: str, *, what: str, command: str) -> UUID:
+    """The one id that is or begins with `wanted`, as lists show them. Raises NoSuchIdError."""
+    found = [one for one in ids if str(one).startswith(wanted.strip().lower())]
+    if len(found) != 1:
+        raise NoSuchIdError(what, wanted, len(found), command)
+    return found[0]

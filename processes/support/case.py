@@ -1,0 +1,270 @@
+"""A ticket, and the fold of outside changes into it: in any order, with any duplication, to the same case.
+
+`fold` merges the case that one change alone would make (ticket.py); the rest of this file reads a case: what was asked,
+by whom, whether it still waits, and whether what is known of it is enough to answer.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+from contracts.basis import Basis, basis_of, version_of
+from contracts.events.cases import Author, CaseChanged, FieldValue
+from processes.support.ticket import Case, Comment, Saying, Stamp, Turn, canonical, merge
+
+__all__ = [
+    "Case",
+    "Gone",
+    "answers",
+    "asked",
+    "asked_at",
+    "awaits_answer",
+    "basis",
+    "fold",
+    "gone",
+    "is_open",
+    "merge",
+    "messages",
+    "needs_reading",
+    "opened_at",
+    "party",
+    "reopened",
+    "replied",
+    "reveal",
+    "speaker",
+    "stamp",
+    "unanswered",
+]
+
+_IDS = frozenset({"assignee_id", "group_id", "requester_id", "brand_id", "organization_id"})
+_FIELDS = _IDS | {"status", "priority", "channel", "tags", "updated_at", "created_at", "is_public"}
+_WORDS = frozenset({"status", "priority", "channel"})
+_GONE = {
+    "merged": "merged",
+    "marked_as_spam": "spam",
+    "soft_deleted": "deleted",
+    "permanently_deleted": "deleted",
+    "undeleted": None,
+}
+_RESTING = frozenset({"solved", "closed", "deleted"})
+
+Gone = Literal["merged", "spam", "deleted", "closed"]
+
+
+def fold(case: Case | None, change: CaseChanged) -> Case:
+    """The case after a change, whenever the change arrives."""
+    alone = _alone(change)
+    return merge(alone, alone) if case is None else merge(case, alone)
+
+
+def speaker(case: Case, comment: Comment) -> Author:
+    """Who wrote a comment; `unknown` where nothing tells."""
+    if comment.author not in ("unknown", "system"):
+        return comment.author
+    if comment.author_id is not None and comment.author_id == case.value("requester_id"):
+        return "customer"
+    if comment.author == "system" or comment.is_staff is None:
+        return comment.author
+    return "staff" if comment.is_staff else "customer"
+
+
+def messages(case: Case) -> list[Comment]:
+    """What the customer's side wrote publicly, oldest first. An author nobody can name counts: the rules hold it."""
+    return [c for c in case.comments if c.public is not False and speaker(case, c) in ("customer", "unknown")]
+
+
+def answers(case: Case) -> list[Comment]:
+    """What staff or Nightshift wrote publicly, oldest first."""
+    return [c for c in case.comments if c.public and speaker(case, c) in ("staff", "ours")]
+
+
+def unanswered(case: Case) -> list[Comment]:
+    """The customer's messages since the last public answer."""
+    answered = answers(case)
+    return [c for c in messages(case) if not answered or c.key > answered[-1].key]
+
+
+def reopened(case: Case) -> Turn | None:
+    """The newest return from solved that was not ours and that no message of the same moment explains."""
+    spoken = {c.at for c in messages(case)}
+    found = None
+    for before, after in zip(case.statuses, case.statuses[1:], strict=False):
+        wakes = before.status == "solved" and after.status not in _RESTING
+        if wakes and after.author != "ours" and after.version not in spoken:
+            found = after
+    return found
+
+
+def basis(case: Case) -> Basis | None:
+    """The customer's newest public comment, or a reopening without one; none while nobody has asked anything."""
+    found = [basis_of(*c.key) for c in messages(case)[-1:]]
+    if (turn := reopened(case)) is not None:
+        found.append(basis_of(turn.version, "reopened"))
+    return max(found, default=None)
+
+
+def asked(case: Case) -> Comment | None:
+    """The comment that is the basis; none for a reopening."""
+    newest = messages(case)[-1:]
+    return newest[0] if newest and basis(case) == basis_of(*newest[0].key) else None
+
+
+def gone(case: Case) -> Gone | None:
+    """Why the ticket cannot be answered any more."""
+    match case.value("gone"):
+        case "merged" | "spam" | "deleted" as why:
+            return why
+        case _:
+            pass
+    match case.value("status"):
+        case "closed" | "deleted" as end:
+            return end
+        case _:
+            return None
+
+
+def awaits_answer(case: Case) -> bool:
+    """Whether the customer had the last word and the case can still be answered."""
+    now = basis(case)
+    if now is None or gone(case) is not None:
+        return False
+    if any(basis_of(*c.key) > now for c in answers(case)[-1:]):
+        return False
+    solved = case.said("status")[-1].version if case.value("status") == "solved" else ""
+    return solved <= now.split("|")[0]  # solved later, and silently: somebody dealt with it
+
+
+def asked_at(case: Case) -> datetime:
+    """When the basis happened outside; when the case began, while there is none."""
+    now = basis(case)
+    return opened_at(case) if now is None else datetime.fromisoformat(now.split("|")[0])
+
+
+def opened_at(case: Case) -> datetime:
+    """When the ticket was made, or, until that was told, its oldest change."""
+    return datetime.fromisoformat(case.text("created_at") or case.first_at)
+
+
+def replied(case: Case) -> bool:
+    """Whether anybody has answered publicly. What staff wrote before the customer said a word answers nothing."""
+    spoken = messages(case)
+    return bool(spoken) and any(c.key > spoken[0].key for c in answers(case))
+
+
+def is_open(case: Case) -> bool:
+    """Whether the ticket still asks for work."""
+    return gone(case) is None and case.value("status") not in _RESTING
+
+
+def party(case: Case) -> str | None:
+    """The requester's id."""
+    return case.text("requester_id")
+
+
+def stamp(case: Case) -> str | None:
+    """The raw `updated_at` as last seen."""
+    return case.text("updated_at")
+
+
+def needs_reading(case: Case) -> bool:
+    """A hint, a tie, a missing text, an unnamed author or an unexplained reopening that no read since has covered."""
+    open_questions = [case.hinted_at or ""]
+    for field in {name for saying in case.sayings for name in saying.values} if len(case.sayings) > 1 else ():
+        said = case.said(field)
+        if len({canonical(saying.values[field]) for saying in said}) > 1:
+            open_questions += [saying.received for saying in said if saying.audit == 0]
+    open_questions += [comment.received for comment in case.comments if comment.public is None]
+    for comment in unanswered(case):
+        if comment.text is None or speaker(case, comment) == "unknown":
+            open_questions.append(comment.received)
+    if (turn := reopened(case)) is not None and asked(case) is None:
+        open_questions.append(turn.received)
+    return max(open_questions) > (case.read_at or "")
+
+
+def reveal(case: Case, unseal: Callable[[str], str]) -> Case:
+    """The same case with its texts in clear. Raises what `unseal` raises."""
+    sayings = tuple(
+        saying.model_copy(update={"values": {**saying.values, "subject": unseal(str(saying.values["subject"]))}})
+        if "subject" in saying.values
+        else saying
+        for saying in case.sayings
+    )
+    comments = tuple(c if c.text is None else c.model_copy(update={"text": unseal(c.text)}) for c in case.comments)
+    return case.model_copy(update={"sayings": sayings, "comments": comments})
+
+
+def _alone(change: CaseChanged) -> Case:
+    received = version_of(change.received_at)
+    told = Case(door=change.door, object_id=change.object_id, first_at=version_of(change.occurred_at))
+    if change.hint or change.kind == "trigger":  # its fields may be older than it looks: only a read is believed
+        return told.model_copy(update={"hinted_at": received})
+    audit = change.update_id is not None and change.update_id.startswith("audit:")
+    number = (change.update_id or "").removeprefix("audit:")
+    values = {name: _plain(name, value) for name, value in change.fields.items() if name in _FIELDS}
+    if "created_at" in values:
+        values["created_at"] = _moment(values["created_at"])
+    if change.kind in _GONE:
+        values["gone"] = _GONE[change.kind]
+    if "subject" in change.texts:
+        values["subject"] = change.texts["subject"]
+    at = Stamp(
+        version=change.version,
+        audit=int(number) if audit and number.isdecimal() else int(audit),
+        position=change.position,
+        identity=change.identity,
+        received=received,
+    ).model_dump()
+    saying = Saying(**at, update=change.update_id or change.identity, values=values)
+    status = values.get("status") if change.kind in ("created", "status_changed") else None
+    comment = _comment_of(change, received)
+    return told.model_copy(
+        update={
+            "sayings": (saying,) if values else (),
+            "comments": () if comment is None else (comment,),
+            "statuses": (Turn(**at, status=status, author=change.author),) if isinstance(status, str) else (),
+            "read_at": received if audit else None,
+        }
+    )
+
+
+def _comment_of(change: CaseChanged, received: str) -> Comment | None:
+    fields = change.fields
+    name = _plain("comment_id", fields.get("comment_id"))
+    if name is None and change.kind == "created":
+        name = "description"
+    if name is None or change.kind not in ("created", "comment_added"):
+        return None
+    created = fields.get("comment_created_at") or (fields.get("created_at") if change.kind == "created" else None)
+    public = fields.get("comment_public", fields.get("is_public") if change.kind == "created" else None)
+    staff = fields.get("author_is_staff")
+    author_id = _plain("author_id", fields.get("author_id"))
+    return Comment(
+        id=str(name),
+        at=_moment(created) or change.version,
+        public=public if isinstance(public, bool) else None,
+        author=change.author,
+        author_id=None if author_id is None else str(author_id),
+        is_staff=staff if isinstance(staff, bool) else None,
+        text=change.texts.get("body"),
+        received=received,
+    )
+
+
+def _moment(told: FieldValue) -> str | None:
+    """A time as a version; none where it is no time. Without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(str(told))
+    except ValueError:
+        return None
+    return version_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def _plain(name: str, value: FieldValue) -> FieldValue:
+    """One spelling for what the source spells in several: ids as text, nothing as none, tags as a sorted set."""
+    if isinstance(value, tuple):
+        return tuple(sorted(set(value)))
+    if value is None or value == "" or isinstance(value, bool):
+        return None if value == "" else value
+    text = str(value)
+    return text.lower() if name in _WORDS else text

@@ -1,0 +1,1 @@
+"""One step: read the customer's words and suggest an answer."""

@@ -1,0 +1,233 @@
+"""The wiring: what is consumed, who works, and where effects go."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+
+import httpx
+import structlog
+
+from connectors.none import NoOutside
+from connectors.slack import Slack
+from contracts import topics
+from contracts.base import Fact
+from contracts.envelope import Event, Record
+from contracts.events.cases import CaseChanged, CaseOpened
+from contracts.events.control import ApprovalAnswered
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
+from contracts.events.proposals import ProposalFailed, ProposalMade
+from services.actor.config import Settings, ZendeskAccount, slack_url
+from services.actor.handlers.approval import approval_answered, expire_approvals
+from services.actor.handlers.case_changed import case_changed
+from services.actor.handlers.dead_letter_redriven import dead_letter_redriven
+from services.actor.handlers.decide import Decide
+from services.actor.handlers.failure import failed
+from services.actor.handlers.proposal_made import DECIDE, proposal_made
+from services.actor.handlers.say import SERVICE
+from services.actor.outbound.lane import Lane
+from services.actor.outbound.zendesk import ZendeskDestination
+from services.actor.ports import Outside
+from services.runtime import telemetry
+from services.runtime.health import Check, HealthApp, progress_of
+from services.runtime.inbox import Handler, Inbox
+from services.runtime.kafka import Link, Producer
+from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database, connect
+from services.runtime.process import Destination, Process, ProcessInvalidError, load_all
+from services.runtime.relay import Relay
+from services.runtime.service import Part, serve
+from services.runtime.stop import Stop, Wake
+from services.runtime.tasks import Worker
+
+CONNECTIONS_MAX = 24
+EXPIRY_LOOK_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+def handlers_of(processes: Mapping[str, Process]) -> dict[type[Fact], Handler]:
+    """A handler for each type that the actor knows; events of processes it does not work for are left to others."""
+
+    def ours(handler: Handler) -> Handler:
+        async def handle(connection: Connection, events: Sequence[Event[Fact]]) -> None:
+            mine = [event for event in events if event.process in processes]
+            if mine:
+                await handler(connection, mine)
+
+        return handle
+
+    return {
+        CaseOpened: ours(partial(case_changed, processes=processes)),
+        CaseChanged: ours(partial(case_changed, processes=processes)),
+        ProposalMade: ours(partial(proposal_made, processes=processes)),
+        ProposalFailed: ours(partial(failed, processes=processes)),
+        DeadLetterRaised: ours(partial(failed, processes=processes)),
+        DeadLetterRedriven: dead_letter_redriven,
+        ApprovalAnswered: ours(partial(approval_answered, processes=processes)),
+    }
+
+
+def deciding(database: Database, process: Process, settings: Settings, woken_after: list[Wake]) -> Worker:
+    """The worker that decides. Deciding is no effect: it goes on while the process is paused."""
+    work = Decide(database, process)
+    return Worker(
+        database=database,
+        service=SERVICE,
+        process=process.name,
+        kind=DECIDE,
+        perform=work.perform,
+        store=work.store,
+        attempts_max=process.settings.limits.attempts_max,
+        lease_seconds=settings.decide_lease_seconds,
+        batch_max=settings.decide_batch_max,
+        obeys_switch=False,
+        woken_after=woken_after,
+    )
+
+
+def connected(destination: Destination, settings: Settings, clients: Mapping[str, httpx.AsyncClient]) -> Outside | None:
+    """A destination's connector, or none where the settings name no address for it.
+
+    Raises MissingSettingError, ProcessInvalidError.
+    """
+    timeout_seconds = destination.timeout_seconds
+    match destination.connector:
+        case "zendesk":
+            account = ZendeskAccount()
+            zendesk = ZendeskDestination(
+                base_url=account.url,
+                email=account.email,
+                token=account.token,
+                our_user_id=settings.zendesk_user_id,
+                client=clients["zendesk"],
+                timeout_seconds=timeout_seconds,
+            )
+            return Outside(zendesk, zendesk)
+        case "slack":
+            if (url := slack_url()) is None:
+                log.warning("slack is not connected: set NIGHTSHIFT_SLACK_URL; its notices go to nobody")
+                return None
+            return Outside(Slack(client=clients["slack"], url=url, timeout_seconds=timeout_seconds, clock=_utc_now))
+        case "none":
+            nothing = NoOutside(clock=_utc_now)
+            return Outside(nothing, nothing)
+        case _:
+            raise ProcessInvalidError(
+                f"connector {destination.connector!r} takes no effects: use zendesk, slack or none"
+            )
+
+
+def lanes_of(
+    database: Database, processes: Mapping[str, Process], outside: Mapping[tuple[str, str], Outside | None], relay: Wake
+) -> list[Lane]:
+    """One lane for each destination of each process."""
+    return [
+        Lane(
+            database=database,
+            process=process,
+            destination=name,
+            outside=outside[process.name, name],
+            woken_after=[relay],
+        )
+        for process in processes.values()
+        for name in process.settings.destinations
+    ]
+
+
+def expiring(database: Database, process: Process, wakes: list[Wake]) -> Part:
+    """Turns approvals that nobody answered into a no."""
+
+    async def expire(stop: Stop) -> None:
+        while not stop.is_set():
+            try:
+                async with database.transaction() as connection:
+                    expired = await expire_approvals(connection, process)
+                if expired:
+                    for wake in wakes:
+                        wake.set()
+            except (*UNAVAILABLE, *CONTENDED) as error:
+                log.warning("approvals wait for postgres", error=type(error).__name__)
+            await stop.wait(EXPIRY_LOOK_SECONDS)
+
+    return expire
+
+
+def reading_the_unread(inbox: Inbox) -> Part:
+    """Once, when Postgres is there: events that an older build kept and could not read."""
+
+    async def read(stop: Stop) -> None:
+        while not stop.is_set():
+            try:
+                await inbox.take_what_became_readable()
+                break
+            except (*UNAVAILABLE, *CONTENDED) as error:
+                log.warning("unread events wait for postgres", error=type(error).__name__)
+                await stop.wait(EXPIRY_LOOK_SECONDS)
+        await stop.wait()
+
+    return read
+
+
+async def run() -> None:
+    """Serve until SIGTERM; a call in hand is finished and its outcome recorded first."""
+    settings = Settings()
+    telemetry.configure(SERVICE, level=settings.log_level, otlp_url=settings.otlp_url)
+    processes = load_all(settings)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            connect(settings.database_url, schema=SERVICE, connections_max=CONNECTIONS_MAX)
+        )
+        kinds = {d.connector for p in processes.values() for d in p.settings.destinations.values()}
+        clients = {kind: await stack.enter_async_context(httpx.AsyncClient()) for kind in sorted(kinds)}
+        outside = {
+            (process.name, name): connected(destination, settings, clients)
+            for process in processes.values()
+            for name, destination in process.settings.destinations.items()
+        }
+        relay_wake, producer = Wake(), Producer()
+        relay = Relay(database, SERVICE, producer, relay_wake)
+        lanes = lanes_of(database, processes, outside, relay_wake)
+        effect_wakes = [relay_wake, *(lane.wake for lane in lanes)]
+        workers = [deciding(database, process, settings, effect_wakes) for process in processes.values()]
+        inbox = Inbox(database, SERVICE, handlers_of(processes))
+
+        async def take(records: Sequence[Record]) -> None:
+            await inbox.take(records)
+            for wake in (*effect_wakes, *(worker.wake for worker in workers)):
+                wake.set()
+
+        link = Link(
+            bootstrap=settings.kafka_bootstrap,
+            service=SERVICE,
+            database=database,
+            subscriptions=[topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CONTROL],
+            take=take,
+            producer=producer,
+            relays=[relay],
+            replication=settings.kafka_replication,
+        )
+        alive: dict[str, Check] = {f"decide {w.process}": progress_of(w) for w in workers}
+        alive |= {f"effects {lane.title}": lane.stalled for lane in lanes}
+        parts = [relay.run, link.run, reading_the_unread(inbox)]
+        parts += [worker.run for worker in workers]
+        parts += [lane.run for lane in lanes]
+        parts += [expiring(database, process, effect_wakes) for process in processes.values()]
+        await serve(
+            app=HealthApp(alive=alive, ready={"broker": _broker(link)}),
+            host=settings.http_host,
+            port=settings.http_port,
+            parts=parts,
+            grace_seconds=settings.grace_seconds,
+        )
+
+
+def _broker(link: Link) -> Check:
+    async def check() -> str | None:
+        return None if link.connected else "the broker is not connected"
+
+    return check
+
+
+def _utc_now() -> datetime:
+    return datetime.fromtimestamp(time.time(), UTC)

@@ -1,0 +1,114 @@
+"""An effect's life: its key, when it may go, and what follows an attempt of which nobody knows the outcome."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from contracts.decision import Action, Mode, Reason, Request
+
+UNBOUND_KINDS = frozenset({"handover", "notice"})
+"""They tell a person something and answer no customer, so no newer basis makes them wrong."""
+GONE_CODES = frozenset({"gone", "deleted", "closed"})
+"""The object can never be written again: there is nothing left to do, and nothing for a person to mend."""
+HANDOVER = "handover"
+REPLY = "reply"
+SETTLED_SECONDS = 2.0
+"""Zendesk's stamps have a resolution of a second: after two, whatever landed under a stamp can be seen."""
+
+_RANK: dict[Mode, int] = {"watch": 0, "draft": 1, "act": 2}
+
+AfterUnknown = Literal["read_back", "resend", "person"]
+
+
+def key_of(case_id: str, kind: str, basis: str) -> str:
+    """The one key of an effect, inside and outside."""
+    return f"{case_id}|{kind}|{basis}"
+
+
+def digest_of(request: Request) -> str:
+    """SHA-256 of the request's canonical JSON."""
+    return hashlib.sha256(_canonical(request.model_dump(mode="json"))).hexdigest()
+
+
+def approval_digest(basis: str, requests: Sequence[Request]) -> str:
+    """What an approval is bound to: the basis, and exactly these requests in this order."""
+    told = {"basis": basis, "requests": [request.model_dump(mode="json") for request in requests]}
+    return hashlib.sha256(_canonical(told)).hexdigest()
+
+
+def granted_modes(kind: str, actions: Sequence[Action], modes: Mapping[str, Mode]) -> dict[str, Mode]:
+    """The modes that an effect of this kind relies on; lowering one of them later stops it. Never holds `watch`."""
+    names = {kind} & set(modes) | {action.name for action in actions if action.name in modes}
+    return {name: modes[name] for name in sorted(names) if modes[name] != "watch"}
+
+
+def mode_of(kind: str, granted: Mapping[str, Mode]) -> Mode:
+    """How far the effect goes: as its own kind's action may, else as the most careful action behind it."""
+    if kind in granted:
+        return granted[kind]
+    return min(granted.values(), key=lambda mode: _RANK[mode], default="watch")
+
+
+def is_public(kind: str, mode: Mode) -> bool:
+    """Whether the customer can see it."""
+    return kind == REPLY and mode == "act"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Everything that decides, at the moment of a claim, whether an effect may still go."""
+
+    kind: str
+    basis: str
+    newest_basis: str | None
+    now: datetime
+    asked_at: datetime | None
+    max_age: timedelta
+    approval_state: str | None
+    """None where it came of no approval."""
+    granted: Mapping[str, Mode]
+    modes: Mapping[str, Mode]
+    effects_last_hour: int
+    effects_max: int
+    dead_letter_open: bool
+    held: bool
+    refusal: Reason | None
+    """The process's own word on the case's state."""
+
+
+def why_not(standing: Standing) -> Reason | None:
+    """Why the effect must not go any more, or none. A handover is bound to its mode and to one more than the limit."""
+    if any(_RANK[standing.modes.get(name, "watch")] < _RANK[mode] for name, mode in standing.granted.items()):
+        return Reason(code="mode_lowered", text="A person lowered the mode of this action.")
+    bound = standing.kind not in UNBOUND_KINDS
+    if standing.effects_last_hour >= standing.effects_max + (0 if bound else 1):
+        return Reason(code="effects_per_hour", text="This case reached its limit of effects in one hour.")
+    if not bound:
+        return None
+    if standing.basis != standing.newest_basis:
+        return Reason(code="newer_basis", text="Something newer happened outside.")
+    if standing.approval_state not in {None, "approved"}:
+        return Reason(code="approval_invalid", text="The approval behind this is no longer valid.")
+    if standing.held:
+        return Reason(code="case_held", text="The case is held for a person.")
+    if standing.dead_letter_open:
+        return Reason(code="dead_letter_open", text="Earlier work of this case waits for a person.")
+    if standing.asked_at is not None and standing.now - standing.asked_at > standing.max_age:
+        return Reason(code="too_old", text="The customer has waited too long for an unattended answer.")
+    return standing.refusal
+
+
+def after_unknown(*, semantics: str, may_repeat: bool, setting: AfterUnknown, can_read_back: bool) -> AfterUnknown:
+    """What follows an attempt of unknown outcome. Only what can be told apart outside, or may repeat, is sent again."""
+    if semantics == "blind":
+        return "resend" if may_repeat or setting == "resend" else "person"
+    if can_read_back and setting == "read_back":
+        return "read_back"
+    return "resend" if semantics == "idempotent" else "person"
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

@@ -1,0 +1,187 @@
+"""What came of a claim, in a transaction of its own: acknowledged, again, unknown, dead, or found outside."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import uuid5
+
+from connectors.protocol import Acknowledged, PlainChange, Written
+from contracts.decision import Reason
+from contracts.events.effects import EffectAcknowledged
+from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
+from services.actor.domain import effect
+from services.actor.handlers import ledger
+from services.actor.handlers.case_changed import after_folding
+from services.actor.handlers.effect_claimed import Claim, put_back
+from services.actor.handlers.hand_over import Handover, hand_over
+from services.actor.handlers.say import SERVICE, answered_seconds, effects_total, say
+from services.runtime import cases, dead_letters, outbox, vault
+from services.runtime.changes import seal_change
+from services.runtime.failures import backoff_seconds, jitter
+from services.runtime.postgres import Connection
+from services.runtime.process import Process
+
+NOT_SENT = "claimed_too_long_ago"
+"""Between the claim's commit and the sending too much time passed: not sent, claimed again."""
+
+_ACKNOWLEDGE = """
+UPDATE effects SET state = CASE state WHEN 'observed' THEN 'observed' ELSE 'acknowledged' END, code = NULL,
+       reference = $3, acknowledged_at = $4, token = token + 1, looks = 0, stamp_reused = false, conflicted = false
+WHERE effect_key = $1 AND attempt = $2 AND state IN ('in_flight', 'unknown', 'observed', 'planned')
+RETURNING *, clock_timestamp() AS now
+"""
+_OURS = "SELECT *, clock_timestamp() AS now FROM effects WHERE effect_key = $1 AND token = $2 FOR UPDATE"
+_UNCERTAIN = """
+UPDATE effects SET state = 'unknown', code = $2, token = token + 1, stamp_reused = true,
+       available_at = greatest(clock_timestamp(), attempted_at + $3::interval)
+WHERE effect_key = $1
+"""
+_REFUSED = """
+UPDATE effects SET state = 'unknown', code = $2, token = token + 1, conflicted = true, available_at = clock_timestamp()
+WHERE effect_key = $1
+"""
+_CONFLICT = "UPDATE effects SET stamp = NULL, needs_refresh = true WHERE effect_key = $1"
+_UNCOUNTED = """
+UPDATE effects SET stamp = CASE WHEN stamp_reused THEN stamp END, tries = tries - 1 WHERE effect_key = $1
+"""
+_NOT_THERE = """
+UPDATE effects SET stamp = CASE WHEN conflicted THEN NULL ELSE stamp END, needs_refresh = conflicted,
+       stamp_reused = NOT conflicted
+WHERE effect_key = $1
+"""
+_REFRESHED = """
+UPDATE effects SET stamp = $2, needs_refresh = false, token = token + 1, available_at = clock_timestamp()
+WHERE effect_key = $1 AND state = 'planned'
+"""
+_DEAD = "UPDATE effects SET dead_letter_id = $2 WHERE effect_key = $1"
+
+
+async def acknowledged(connection: Connection, claim: Claim, answer: Acknowledged, *, look: bool) -> None:
+    """A definite yes. It stands even when the lease was lost meanwhile: the attempt's number says whose it is."""
+    row = await connection.fetchrow(_ACKNOWLEDGE, claim.key, claim.row["attempt"], answer.reference, answer.at)
+    if row is None:
+        return
+    data = EffectAcknowledged(**ledger.facts_of(row), reference=answer.reference, acknowledged_at=answer.at)
+    said = say(
+        data,
+        row["effect_key"],
+        row["attempt"],
+        cause=ledger.cause_of(row),
+        case_id=row["case_id"],
+        process=row["process"],
+        time=row["now"],
+    )
+    await outbox.append(connection, [said])
+    effects_total.labels(row["process"], row["destination"], "acknowledged").inc()
+    if row["public"] and row["asked_at"] is not None:
+        answered_seconds.labels(row["process"]).observe(max(0.0, (row["now"] - row["asked_at"]).total_seconds()))
+    if look and row["state"] == "acknowledged":
+        await ledger.wish_looks(connection, [(row["case_id"], row["destination"], row["process"])])
+
+
+async def not_done(connection: Connection, claim: Claim, process: Process, failure: Exception) -> None:
+    """No yes came. Whoever lost the lease says nothing: somebody else goes on from there."""
+    row = await connection.fetchrow(_OURS, claim.key, claim.row["token"])
+    if row is None:
+        return
+    spent = row["tries"] >= process.settings.limits.attempts_max
+    match failure:
+        case ConflictError() | PermanentError() if row["stamp_reused"]:
+            # This attempt was refused, but an earlier one under the same stamp may be the reason: look first.
+            await connection.execute(_REFUSED, claim.key, failure.code)
+        case ConflictError() if spent:
+            await _die(connection, claim, process, row, failure.code, str(failure))
+        case ConflictError():
+            await connection.execute(_CONFLICT, claim.key)
+            await put_back(connection, row, code=failure.code, seconds=0.0)
+        case LaterError():
+            await connection.execute(_UNCOUNTED, claim.key)
+            await put_back(connection, row, code=failure.code, seconds=failure.seconds)
+        case PermanentError() if failure.code in effect.GONE_CODES:
+            await ledger.end(connection, claim.key, state="superseded", code=failure.code)
+        case PermanentError():
+            await _die(connection, claim, process, row, failure.code, str(failure))
+        case _:
+            code = failure.code if isinstance(failure, OutcomeUnknownError) else "unforeseen"
+            wait = timedelta(seconds=effect.SETTLED_SECONDS)
+            await connection.execute(_UNCERTAIN, claim.key, code, wait)
+
+
+async def read_back(connection: Connection, claim: Claim, process: Process, written: Sequence[Written]) -> None:
+    """An unknown attempt was looked for and not found (found ones end in effect_observed): it is sent again.
+
+    Under the same stamp, so that a first call landing late makes one of the two fail; a fresh stamp only after a 409,
+    for then no earlier attempt can land any more.
+    """
+    row = await connection.fetchrow(_OURS, claim.key, claim.row["token"])
+    if row is None or any(w.effect_key == claim.key for w in written):
+        return
+    if row["tries"] >= process.settings.limits.attempts_max:
+        await _die(connection, claim, process, row, "unknown_outcome", "sent several times and never found")
+        return
+    wait = backoff_seconds(row["tries"], chance=jitter()) if row["tries"] > 1 else 0.0
+    await connection.execute(_NOT_THERE, claim.key)
+    await put_back(connection, row, code="not_found", seconds=wait)
+
+
+async def cannot_read(connection: Connection, claim: Claim, process: Process, failure: Exception) -> None:
+    """Reading back, or before sending, failed: the row keeps its state and is taken up again later."""
+    row = await connection.fetchrow(_OURS, claim.key, claim.row["token"])
+    if row is None:
+        return
+    if isinstance(failure, PermanentError):
+        if failure.code in effect.GONE_CODES:
+            await ledger.end(connection, claim.key, state="superseded", code=failure.code)
+        else:
+            await _die(connection, claim, process, row, failure.code, str(failure))
+        return
+    seconds = failure.seconds if isinstance(failure, LaterError) else backoff_seconds(4, chance=jitter())
+    await connection.execute(
+        "UPDATE effects SET available_at = clock_timestamp() + $2::interval, token = token + 1 WHERE effect_key = $1",
+        claim.key,
+        timedelta(seconds=seconds),
+    )
+
+
+async def refreshed(
+    connection: Connection, claim: Claim, process: Process, stamp: str, changes: Sequence[PlainChange]
+) -> None:
+    """The object was read after `stamp` was taken: what is new is folded, and the next claim decides on it."""
+    stored = claim.stored
+    now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    keys = (await vault.read(connection, [stored.case_id]))[stored.case_id]
+    sealed = [seal_change(change, door=stored.door, keys=keys, received_at=now) for change in changes]
+    if sealed:
+        change = cases.Change(stored.process, stored.door, stored.object_id, [cases.folding(c) for c in sealed])
+        processes: Mapping[str, Process] = {process.name: process}
+        after = await cases.update(connection, processes, {stored.case_id: change})
+        await after_folding(connection, processes, after, [], [])
+    await connection.execute(_REFRESHED, claim.key, stamp)
+
+
+async def _die(
+    connection: Connection, claim: Claim, process: Process, row: ledger.Row, code: str, message: str
+) -> None:
+    """A dead letter, and a person is told where the dead effect was not itself what tells them."""
+    cause = ledger.cause_of(row)
+    dead_letter_id = uuid5(cause.event_id, f"dead_letter|{SERVICE}|{claim.key}|{row['redrives']}")
+    await ledger.end(connection, claim.key, state="dead", code=code)
+    await connection.execute(_DEAD, claim.key, dead_letter_id)
+    await dead_letters.raise_for_task(
+        connection,
+        service=SERVICE,
+        dead_letter_id=dead_letter_id,
+        case_id=row["case_id"],
+        process=row["process"],
+        correlation_id=cause.correlation_id,
+        causation_id=cause.event_id,
+        work=f"effect.{row['kind']}",
+        basis=row["basis"],
+        code=code,
+        message=message,
+        attempts=row["attempt"],
+    )
+    if row["kind"] == effect.HANDOVER:
+        return
+    reason = Reason(code="effect_failed", text=f"What was decided could not be carried out: {code}.")
+    handover = Handover(stored=claim.stored, basis=row["basis"], reasons=(reason,), cause=cause)
+    await hand_over(connection, {process.name: process}, [handover])

@@ -1,0 +1,1 @@
+"""The destinations: connectors behind breaker and rate limit, and the loops that use them."""

@@ -1,0 +1,123 @@
+"""The classifier, wired: the only place that knows every concrete class."""
+
+import asyncio
+
+import httpx
+
+from connectors.none import NoOutside
+from connectors.protocol import Reads
+from services.classifier.config import Settings
+from services.classifier.handlers.case_changed import KIND
+from services.classifier.handlers.propose import Proposing
+from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
+from services.classifier.outbound.claude import PREFIX, Claude
+from services.classifier.outbound.desk import KnowledgeDesk
+from services.classifier.outbound.nearest import NAME, Nearest
+from services.classifier.ports import Provider
+from services.runtime import outside, service, telemetry
+from services.runtime.config import MissingSettingError
+from services.runtime.health import HealthApp, progress_of
+from services.runtime.inbox import Inbox
+from services.runtime.kafka import Link, Producer
+from services.runtime.postgres import Database, connect
+from services.runtime.process import Door, Process, ProcessInvalidError, load_all
+from services.runtime.relay import Relay
+from services.runtime.stop import Wake
+from services.runtime.tasks import Worker
+
+LEASE_SECONDS = 180
+"""Longer than a model's time limit, twice over: two tries fit."""
+BATCH_MAX = 32
+"""Small enough that a slow answer keeps few others waiting."""
+
+
+async def run() -> None:
+    """Run the service until SIGTERM."""
+    settings = Settings()
+    telemetry.configure("classifier", level=settings.log_level, otlp_url=settings.otlp_url)
+    processes = load_all(settings)
+    async with connect(settings.database_url, schema="classifier") as database, outside.http_client() as client:
+        publishing, producer = Wake(), Producer()
+        relay = Relay(database, "classifier", producer, publishing)
+        workers = [
+            worker
+            for process in processes.values()
+            for worker in _workers(process, settings, database, client, publishing)
+        ]
+        inbox = Inbox(database, "classifier", handlers(processes))
+        link = Link(
+            bootstrap=settings.kafka_bootstrap,
+            service="classifier",
+            database=database,
+            subscriptions=SUBSCRIPTIONS,
+            take=inbox.take,
+            before_consuming=inbox.take_what_became_readable,
+            producer=producer,
+            relays=[relay],
+            replication=settings.kafka_replication,
+            woken_after=[publishing, *(worker.wake for worker in workers)],
+        )
+        await service.serve(
+            app=HealthApp(
+                alive={f"{worker.process}.{KIND}": progress_of(worker) for worker in workers},
+                ready={"broker": link.check, "postgres": database.check},
+            ),
+            host=settings.http_host,
+            port=settings.http_port,
+            parts=[link.run, relay.run, *(worker.run for worker in workers)],
+            grace_seconds=settings.grace_seconds,
+        )
+
+
+def provider_of(name: str, process: Process, settings: Settings) -> Provider:
+    """`nearest` or `claude:<model>`. Raises ProcessInvalidError, UnknownPriceError, MissingSettingError."""
+    if name == NAME:
+        return Nearest(process)
+    if not name.startswith(PREFIX):
+        raise ProcessInvalidError(
+            f"there is no model {name!r}: name `{NAME}`, or `{PREFIX}` and a model of prices.toml"
+        )
+    if settings.anthropic_api_key is None:
+        raise MissingSettingError("NIGHTSHIFT_ANTHROPIC_API_KEY")
+    return Claude(
+        model=name.removeprefix(PREFIX),
+        api_key=settings.anthropic_api_key.get_secret_value(),
+        base_url=settings.anthropic_url,
+        timeout_seconds=process.settings.model.timeout_seconds,
+    )
+
+
+def _workers(
+    process: Process, settings: Settings, database: Database, client: httpx.AsyncClient, publishing: Wake
+) -> list[Worker]:
+    """Two loops a process: one batch waits for its commit while the other asks."""
+    desk = KnowledgeDesk(process)
+    proposing = Proposing(
+        database=database,
+        process=process,
+        provider=provider_of(settings.model or process.settings.model.default, process, settings),
+        desk=desk,
+        doors={name: _reads(door, client) for name, door in process.settings.doors.items()},
+        sources={name: outside.source(source, client) for name, source in process.settings.sources.items()},
+        asks_at_once=asyncio.Semaphore(settings.asks_at_once),
+    )
+    return [
+        Worker(
+            database=database,
+            service="classifier",
+            process=process.name,
+            kind=KIND,
+            perform=proposing.perform,
+            store=proposing.store,
+            attempts_max=process.settings.limits.attempts_max,
+            lease_seconds=LEASE_SECONDS,
+            batch_max=BATCH_MAX,
+            woken_after=[publishing],
+        )
+        for _ in range(2)
+    ]
+
+
+def _reads(door: Door, client: httpx.AsyncClient) -> Reads:
+    """How a case of this door is completed. A door without a system behind it (a form) has nothing more to say."""
+    return outside.zendesk(client) if door.connector == "zendesk" else NoOutside(clock=outside.clock)

@@ -1,0 +1,1 @@
+"""Pure parts: what is learnt from examples, which passages fit, what a model is shown."""

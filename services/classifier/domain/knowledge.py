@@ -1,0 +1,109 @@
+"""Which passages of a process's knowledge fit a question. Pure: equal knowledge and question give equal passages."""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contracts.decision import FactAnswer
+from contracts.knowledge import ANY_BRAND, Passage, Question
+from services.classifier.domain.examples import Matrix, Vector
+
+FACT: Final = "knowledge"
+"""The name under which the passages stand among the facts that rules see."""
+PASSAGES_MAX: Final = 8
+FILE_CHARACTERS_MAX: Final = 4000
+_LABEL_WEIGHT: Final = 2.0
+"""A passage of the label that all neighbours vote for goes before any that only sounds like the question."""
+_FILE = re.compile(r"\+\+\+\n(?P<head>.*?)\n\+\+\+\n(?P<text>.*?)(?:\n## Reply\n(?P<reply>.*))?", re.DOTALL)
+
+
+class KnowledgeInvalidError(Exception):
+    """A file of knowledge/ cannot be used; the message names it and the mend."""
+
+
+class _Head(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str = Field(min_length=1, max_length=200)
+    intents: tuple[str, ...] = Field(min_length=1)
+    brand: str = Field(default=ANY_BRAND, min_length=1)
+    language: str = Field(pattern=r"^[a-z]{2}$")
+    when: tuple[str, ...] = ()
+
+
+def parse(passage_id: str, content: str) -> Passage:
+    """Read one file: TOML between two lines of `+++`, what is true, and a reply after the line `## Reply`.
+
+    Raises KnowledgeInvalidError.
+    """
+    file = _FILE.fullmatch(content)
+    if file is None or len(content) > FILE_CHARACTERS_MAX:
+        raise KnowledgeInvalidError(
+            f"{passage_id}: begin with TOML between two lines of +++, and keep to {FILE_CHARACTERS_MAX} characters"
+        )
+    try:
+        head = _Head.model_validate(tomllib.loads(file["head"]))
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise KnowledgeInvalidError(f"{passage_id}: {error}") from error
+    return Passage(
+        id=passage_id,
+        title=head.title,
+        intents=head.intents,
+        brand=head.brand,
+        language=head.language,
+        when=head.when,
+        text=file["text"].strip(),
+        reply=(file["reply"] or "").strip(),
+        version=sha256(content.encode()).hexdigest(),
+    )
+
+
+def words_of(passage: Passage) -> str:
+    """What a passage is found by."""
+    return f"{passage.title}\n{passage.text}\n{passage.reply}"
+
+
+def index_version(embedder: str, passages: Iterable[Passage]) -> str:
+    """Digest of everything that decides which passages are found."""
+    listed = sorted((passage.id, passage.version) for passage in passages)
+    return sha256(json.dumps([embedder, PASSAGES_MAX, _LABEL_WEIGHT, listed]).encode()).hexdigest()
+
+
+def choose(
+    passages: Sequence[Passage],
+    vectors: Matrix,
+    asked: Vector,
+    question: Question,
+    shares: Mapping[str, float],
+    default_language: str,
+) -> tuple[Passage, ...]:
+    """The best PASSAGES_MAX of the question's brand and language, best first; other languages follow the default one.
+
+    `shares` says how likely each label is; `vectors` has a row of unit length for each passage.
+    """
+    languages = {question.language, default_language}
+    scores = vectors @ asked
+    ranked = sorted(
+        (
+            -(float(scores[i]) + _LABEL_WEIGHT * sum(shares.get(intent, 0.0) for intent in passage.intents)),
+            passage.id,
+            i,
+        )
+        for i, passage in enumerate(passages)
+        if passage.brand in (ANY_BRAND, question.brand) and passage.language in languages
+    )
+    return tuple(passages[i] for *_, i in ranked[:PASSAGES_MAX])
+
+
+def as_fact(passages: Sequence[Passage]) -> FactAnswer:
+    """The passages as rules see them: a row each, with `id`."""
+    return FactAnswer(
+        name=FACT,
+        ok=True,
+        rows=tuple({"id": p.id, "title": p.title, "text": p.text, "reply": p.reply} for p in passages),
+    )

@@ -1,0 +1,1 @@
+"""One file per message and per piece of work."""

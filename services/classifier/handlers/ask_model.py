@@ -1,0 +1,88 @@
+"""Ask the provider and parse what it answers; once more with the error, then a person."""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from prometheus_client import Counter, Histogram
+from pydantic import ValidationError
+
+from contracts.proposed import Proposed
+from services.classifier.ports import Answer, Ask, Provider
+
+TRIES = 2
+
+asked_total = Counter("nightshift_model_asks_total", "Calls of a model by how they ended", ["provider", "outcome"])
+tokens_total = Counter("nightshift_model_tokens_total", "Tokens", ["provider", "direction"])
+cost_usd_total = Counter("nightshift_model_cost_usd_total", "Cost in US dollars", ["provider"])
+asked_seconds = Histogram("nightshift_model_ask_seconds", "Latency of one call", ["provider"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the calls for one proposal took, failed ones too."""
+
+    attempts: int
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: Decimal = Decimal(0)
+    latency_ms: int = 0
+
+    def and_for(self, answer: Answer) -> "Spent":
+        """With one more call."""
+        return Spent(
+            attempts=self.attempts + 1,
+            tokens_in=self.tokens_in + answer.tokens_in,
+            tokens_out=self.tokens_out + answer.tokens_out,
+            cost_usd=self.cost_usd + answer.cost_usd,
+            latency_ms=self.latency_ms + answer.latency_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An output that fits the schema."""
+
+    output: Proposed
+    model: str
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The output failed the schema twice. `why` names fields, never values."""
+
+    why: str
+    spent: Spent
+
+
+async def ask_model(provider: Provider, ask: Ask) -> Accepted | Rejected:
+    """Ask, at most twice. Raises the provider's failures (contracts.failures)."""
+    spent = Spent(attempts=0)
+    why = ""
+    for _ in range(TRIES):
+        answer = await provider.propose(ask)
+        spent = spent.and_for(answer)
+        _count(provider.name, answer)
+        try:
+            output = ask.output.model_validate_json(answer.text)
+        except ValidationError as error:
+            why = _fields(error)
+            asked_total.labels(provider.name, "invalid").inc()
+            ask = replace(ask, previous=(answer.text, why))
+        else:
+            asked_total.labels(provider.name, "accepted").inc()
+            return Accepted(output, answer.model, spent)
+    return Rejected(why, spent)
+
+
+def _fields(error: ValidationError) -> str:
+    """What was wrong where. The model's text is untrusted and may quote the customer: it is left out."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'output'}: {e['type']}" for e in found[:10])
+
+
+def _count(provider: str, answer: Answer) -> None:
+    tokens_total.labels(provider, "in").inc(answer.tokens_in)
+    tokens_total.labels(provider, "out").inc(answer.tokens_out)
+    cost_usd_total.labels(provider).inc(float(answer.cost_usd))
+    asked_seconds.labels(provider).observe(answer.latency_ms / 1000)

@@ -1,0 +1,164 @@
+"""Propose an answer for the newest basis of a case: complete it, read facts, ask the model, say what came of it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from connectors.protocol import LooksUp, Reads
+from contracts.base import Contract, Fact
+from contracts.envelope import Event, follow_up_id
+from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
+from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
+from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
+from services.classifier.ports import Desk, Provider
+from services.runtime import cases, telemetry, vault
+from services.runtime.cases import Change, StoredCase, merging
+from services.runtime.changes import seal_change
+from services.runtime.failures import Never
+from services.runtime.postgres import Connection, Database
+from services.runtime.process import Process
+from services.runtime.tasks import Claim, Done, Outcome
+from services.runtime.vault import CaseKeys
+
+SOURCE = "nightshift/classifier"
+
+_SETTLE_BASIS = """
+UPDATE tasks t SET basis = r.basis FROM unnest($1::text[], $2::text[]) r(case_id, basis)
+WHERE t.case_id = r.case_id AND t.kind = 'propose' AND t.basis < r.basis
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A case that was completed by reading it outside: kept with the result."""
+
+    stored: StoredCase
+    basis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposing:
+    """The work of kind `propose` for one process."""
+
+    database: Database
+    process: Process
+    provider: Provider
+    desk: Desk
+    doors: Mapping[str, Reads]
+    sources: Mapping[str, LooksUp]
+    asks_at_once: asyncio.Semaphore
+
+    async def perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+        """Propose for each claim; one that fails leaves the others alone."""
+        case_ids = [claim.case_id for claim in claims]
+        async with self.database.connection() as connection:
+            now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+            known = await cases.read(connection, {self.process.name: self.process}, case_ids)
+            keys = await vault.read(connection, case_ids)
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(self._one(claim, known[claim.case_id], keys[claim.case_id], now)) for claim in claims
+            ]
+        return [task.result() for task in asked]
+
+    async def store(self, connection: Connection, finished: Sequence[tuple[Claim, Done]]) -> None:
+        """Keep what was read outside, so that nobody reads or asks again for it."""
+        read = [done.result for _, done in finished if isinstance(done.result, Read)]
+        if not read:
+            return
+        await cases.update(
+            connection,
+            {self.process.name: self.process},
+            {
+                r.stored.case_id: Change(r.stored.process, r.stored.door, r.stored.object_id, [merging(r.stored.case)])
+                for r in read
+            },
+        )
+        await connection.execute(_SETTLE_BASIS, [r.stored.case_id for r in read], [r.basis for r in read])
+
+    async def _one(self, claim: Claim, stored: StoredCase, keys: CaseKeys, now: datetime) -> Outcome | Exception:
+        try:
+            async with self.asks_at_once:
+                with telemetry.span("propose", claim.traceparent) as traceparent:
+                    return await self._propose(_Run(claim, keys, now, traceparent), stored)
+        except Exception as error:  # noqa: BLE001  # failures.tell sorts it: never, later, or again
+            return error
+
+    async def _propose(self, run: "_Run", stored: StoredCase) -> Outcome:
+        module = self.process.case
+        read = None
+        if module.needs_reading(stored.case):
+            stored = await self._complete(run, stored)
+            read = Read(stored, module.basis(stored.case) or run.claim.basis)
+        basis = module.basis(stored.case)
+        if basis is None or basis < run.claim.basis or not module.awaits_answer(stored.case):
+            return Done((), read)  # answered, gone, or nothing was asked after all
+        case = module.reveal(stored.case, run.keys.unseal)
+        facts = await read_facts(self.process.facts.queries(case), self.sources)
+        told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
+        ask = self.desk.ask(case, facts)
+        answer = await ask_model(self.provider, ask)
+        match answer:
+            case Rejected(why, spent):
+                failed = ProposalFailed(
+                    basis=basis,
+                    code="output_invalid",
+                    attempts=spent.attempts,
+                    tokens_in=spent.tokens_in,
+                    tokens_out=spent.tokens_out,
+                    cost_usd=spent.cost_usd,
+                )
+                return Never("output_invalid", f"the output failed the schema twice: {why}", (told, run.event(failed)))
+            case Accepted(output, model, spent):
+                made = ProposalMade(
+                    basis=basis,
+                    case=stored.case.model_dump(mode="json"),
+                    facts=run.keys.seal(facts_json(ask.facts)),
+                    output=run.keys.seal(output.model_dump_json()),
+                    label=output.label,
+                    confidence=output.confidence,
+                    made_from=self.desk.made_from(model, ask),
+                    tokens_in=spent.tokens_in,
+                    tokens_out=spent.tokens_out,
+                    cost_usd=spent.cost_usd,
+                    latency_ms=spent.latency_ms,
+                    attempts=spent.attempts,
+                )
+                return Done((told, run.event(made)), read)
+
+    async def _complete(self, run: "_Run", stored: StoredCase) -> StoredCase:
+        """Read the object outside and fold what was read. What is gone by now folds as deleted."""
+        case: Contract = stored.case
+        for plain in await self.doors[stored.door].read(stored.object_id):
+            case = self.process.case.fold(
+                case, seal_change(plain, door=stored.door, keys=run.keys, received_at=run.now)
+            )
+        return StoredCase(stored.case_id, stored.process, stored.door, stored.object_id, case)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One claim's work: what its events have in common."""
+
+    claim: Claim
+    keys: CaseKeys
+    now: datetime
+    traceparent: str | None
+
+    def event(self, data: FactsRead | ProposalMade | ProposalFailed) -> Event[Fact]:
+        return Event(
+            event_id=self._id(data),
+            source=SOURCE,
+            time=self.now,
+            process=self.claim.process,
+            case_id=self.claim.case_id,
+            correlation_id=self.claim.correlation_id,
+            causation_id=self.claim.cause,
+            traceparent=self.traceparent,
+            data=data,
+        )
+
+    def _id(self, data: FactsRead | ProposalMade | ProposalFailed) -> UUID:
+        return follow_up_id(self.claim.cause, data.TYPE, data.basis, self.claim.redrives)

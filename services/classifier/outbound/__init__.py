@@ -1,0 +1,1 @@
+"""Providers, embeddings, and a process's knowledge on disk."""

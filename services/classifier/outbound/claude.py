@@ -1,0 +1,218 @@
+"""The provider `claude:<model>`: one call of Anthropic's Messages API for each try, its cost known before and after.
+
+What becomes of a failure:
+  429, 503, 529             LaterError, after Retry-After where it is named
+  408, 409, 5xx, timeout,
+  cut connection            LaterError, after a few seconds
+  402 and any other 4xx     PermanentError with a code
+  the model refuses         RefusedError (a PermanentError that carries what was spent)
+  the answer was cut off at
+  tokens_out_max            no failure here: it does not parse, and the engine's one retry says so
+"""
+
+import time
+import tomllib
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final, Literal
+
+import anthropic
+import httpx2
+from anthropic.types import Message, MessageParam, OutputConfigParam, TextBlock, TextBlockParam, Usage
+from pydantic import BaseModel, ConfigDict, Field
+
+from connectors.http_failures import RETRY_DEFAULT_SECONDS, RETRY_MAX_SECONDS, http_date
+from contracts.base import Contract
+from contracts.failures import LaterError, PermanentError
+from services.classifier.domain import prompt
+from services.classifier.ports import Answer, Ask, RefusedError
+
+PREFIX: Final = "claude:"
+OVERLOADED_SECONDS: Final = 15.0
+"""How long to wait where 429, 503 or 529 name no time."""
+PREVIOUS_CHARACTERS_MAX: Final = 20_000
+_OVERLOADED: Final = 529
+_PATIENCE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, _OVERLOADED})
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
+_CODES = {
+    HTTPStatus.BAD_REQUEST: "model_request_rejected",
+    HTTPStatus.UNAUTHORIZED: "model_key_rejected",
+    HTTPStatus.PAYMENT_REQUIRED: "model_payment_required",
+    HTTPStatus.FORBIDDEN: "model_forbidden",
+    HTTPStatus.NOT_FOUND: "model_unknown",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "model_request_too_large",
+}
+_MILLION = Decimal(1_000_000)
+
+
+class UnknownPriceError(Exception):
+    """A model whose price is not known: it does not start."""
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"the price of {model!r} is not known: name one of {', '.join(known)}, or add it to prices.toml"
+        )
+        self.model = model
+
+
+class _Rates(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Decimal = Field(ge=0)
+    output: Decimal = Field(ge=0)
+    cache_write: Decimal = Field(ge=0)
+    cache_read: Decimal = Field(ge=0)
+
+
+class _LongRates(_Rates):
+    above_tokens: int = Field(gt=0)
+
+
+class Price(_Rates):
+    """US dollars per million tokens."""
+
+    effort: Literal["low", "medium", "high"] | None = None
+    long: _LongRates | None = None
+
+    def cost_usd(self, usage: Usage) -> Decimal:
+        """What a call cost, unrounded."""
+        written, read = usage.cache_creation_input_tokens or 0, usage.cache_read_input_tokens or 0
+        sent = usage.input_tokens + written + read
+        rates: _Rates = self.long if self.long is not None and sent > self.long.above_tokens else self
+        return (
+            usage.input_tokens * rates.input
+            + written * rates.cache_write
+            + read * rates.cache_read
+            + usage.output_tokens * rates.output
+        ) / _MILLION
+
+
+@cache
+def prices() -> dict[str, Price]:
+    """The price list, by model."""
+    content = tomllib.loads((Path(__file__).parent / "prices.toml").read_text(encoding="utf-8"))
+    return {model: Price.model_validate(price) for model, price in content["models"].items()}
+
+
+class Claude:
+    """Implements ports.Provider. Retries are the engine's: the client makes none."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        api_key: str,
+        base_url: str | None,
+        timeout_seconds: float,
+        http_client: httpx2.AsyncClient | None = None,
+    ) -> None:
+        """`base_url` none: Anthropic's own. Raises UnknownPriceError."""
+        if model not in prices():
+            raise UnknownPriceError(model, sorted(prices()))
+        self.name = f"{PREFIX}{model}"
+        self._model = model
+        self._price = prices()[model]
+        self._client = anthropic.AsyncAnthropic(
+            api_key=api_key,
+            base_url=base_url or "https://api.anthropic.com",
+            timeout=timeout_seconds,
+            max_retries=0,
+            http_client=http_client,
+        )
+
+    async def propose(self, ask: Ask) -> Answer:
+        """One call. Raises LaterError, PermanentError, RefusedError."""
+        started = time.perf_counter()
+        try:
+            message = await self._client.messages.create(
+                model=self._model,
+                max_tokens=ask.tokens_out_max,
+                system=[_kept(ask.instructions)],
+                messages=_turns(ask),
+                output_config=self._output_config(ask.output),
+            )
+        except anthropic.APIStatusError as error:
+            raise _failure_of(error) from None  # the cause quotes the other side's words
+        except anthropic.APITimeoutError as error:
+            raise LaterError(
+                "model_timeout", "the model did not answer in time", seconds=RETRY_DEFAULT_SECONDS
+            ) from error
+        except anthropic.APIConnectionError as error:
+            raise LaterError(
+                "model_unreachable", "the model cannot be reached", seconds=RETRY_DEFAULT_SECONDS
+            ) from error
+        except anthropic.APIError as error:
+            raise LaterError(
+                "model_unreadable", "the model's answer is no message", seconds=RETRY_DEFAULT_SECONDS
+            ) from error
+        answer = self._answer(message, started)
+        if message.stop_reason == "refusal":
+            raise RefusedError(answer)
+        return answer
+
+    def _output_config(self, output: type[Contract]) -> OutputConfigParam:
+        config: OutputConfigParam = {"format": {"type": "json_schema", "schema": _schema_of(output)}}
+        if self._price.effort is not None:
+            config["effort"] = self._price.effort
+        return config
+
+    def _answer(self, message: Message, started: float) -> Answer:
+        usage = message.usage
+        kept = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
+        return Answer(
+            text="".join(block.text for block in message.content if isinstance(block, TextBlock)),
+            model=f"{PREFIX}{message.model}",
+            tokens_in=usage.input_tokens + kept,
+            tokens_out=usage.output_tokens,
+            cost_usd=self._price.cost_usd(usage),
+            latency_ms=round((time.perf_counter() - started) * 1000),
+            request_id=message._request_id,  # noqa: SLF001  # the SDK's documented place for it
+        )
+
+
+@cache
+def _schema_of(output: type[Contract]) -> dict[str, object]:
+    """The schema in the part of JSON Schema that the API takes; bounds that it lacks become words."""
+    return anthropic.transform_schema(output)
+
+
+def _kept(instructions: str) -> TextBlockParam:
+    """Equal for every case, so kept for five minutes; below the model's least length that costs nothing."""
+    return {"type": "text", "text": instructions, "cache_control": {"type": "ephemeral"}}
+
+
+def _turns(ask: Ask) -> list[MessageParam]:
+    turns: list[MessageParam] = [{"role": "user", "content": prompt.fenced(ask.data)}]
+    if ask.previous is not None:
+        output, why = ask.previous
+        turns.append({"role": "assistant", "content": output[:PREVIOUS_CHARACTERS_MAX].strip() or "(no output)"})
+        turns.append({"role": "user", "content": prompt.refused(why)})
+    return turns
+
+
+def _failure_of(error: anthropic.APIStatusError) -> LaterError | PermanentError:
+    status = error.status_code
+    message = f"the model answered {status}"
+    asked = _retry_after_seconds(error.response.headers)
+    if status in _PATIENCE:
+        code = "model_rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "model_overloaded"
+        return LaterError(code, message, seconds=OVERLOADED_SECONDS if asked is None else asked)
+    if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return LaterError("model_failed", message, seconds=RETRY_DEFAULT_SECONDS if asked is None else asked)
+    return PermanentError(_CODES.get(HTTPStatus(status), "model_request_rejected"), message)
+
+
+def _retry_after_seconds(headers: httpx2.Headers) -> float | None:
+    """At most an hour; none where it is missing or unreadable. A date counts from the answer's own."""
+    asked = headers.get("retry-after", "").strip()
+    until, now = http_date(asked), http_date(headers.get("date", ""))
+    if asked.isascii() and asked.replace(".", "", 1).isdigit():
+        seconds = float(asked)
+    elif until is not None and now is not None:
+        seconds = (until - now).total_seconds()
+    else:
+        return None
+    return min(max(seconds, 0.0), RETRY_MAX_SECONDS)

@@ -1,0 +1,110 @@
+"""Prepares the question for a model from a process's folder: prompt, examples and knowledge, read once and checked."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import cast
+
+from contracts.base import Contract
+from contracts.decision import Facts
+from contracts.events.proposals import MadeFrom, PassageUsed
+from contracts.knowledge import Passage, Question
+from services.classifier.domain import knowledge, prompt
+from services.classifier.domain.examples import Example, Examples, ExamplesInvalidError, Vote, parse
+from services.classifier.outbound.embeddings import WordLlamaEmbedder
+from services.classifier.ports import Ask
+from services.runtime.process import Process
+
+VOTES_KEPT_MAX = 256
+
+
+class Library:
+    """A process's examples and passages, embedded. Loading takes about a second."""
+
+    def __init__(self, folder: Path, embedder: WordLlamaEmbedder) -> None:
+        """Raises ExamplesInvalidError, KnowledgeInvalidError."""
+        self._embedder = embedder
+        content = (folder / "examples.jsonl").read_text(encoding="utf-8")
+        examples: Sequence[Example] = parse(content)
+        try:
+            self._examples = Examples([e.label for e in examples], embedder.embed([e.text for e in examples]))
+        except ExamplesInvalidError as error:
+            raise ExamplesInvalidError(f"{folder / 'examples.jsonl'}: {error}") from error
+        self.examples_digest = prompt.digest(content)
+        self.passages = tuple(
+            knowledge.parse(file.stem, file.read_text(encoding="utf-8"))
+            for file in sorted((folder / "knowledge").glob("*.md"))
+        )
+        self._vectors = embedder.embed([knowledge.words_of(passage) for passage in self.passages])
+        self.index_version = knowledge.index_version(embedder.name, self.passages)
+        self.vote: Callable[[str], Vote] = lru_cache(maxsize=VOTES_KEPT_MAX)(self._vote)
+        """What the nearest examples say about a text; asked for the passages, and again by `nearest`."""
+
+    def _vote(self, text: str) -> Vote:
+        return self._examples.vote(self._embedder.embed([text])[0])
+
+    def choose(self, question: Question) -> tuple[Passage, ...]:
+        """The passages for a question."""
+        return knowledge.choose(
+            self.passages,
+            self._vectors,
+            self._embedder.embed([question.text])[0],
+            question,
+            self.vote(question.text).shares,
+            default_language="en",
+        )
+
+
+@lru_cache(maxsize=16)
+def library_of(folder: Path) -> Library:
+    """One for each process, shared by whoever asks."""
+    return Library(folder, _embedder())
+
+
+@lru_cache(maxsize=1)
+def _embedder() -> WordLlamaEmbedder:
+    return WordLlamaEmbedder()
+
+
+class KnowledgeDesk:
+    """Implements ports.Desk for a process whose last step has `prompt.md` and `question.py`."""
+
+    def __init__(self, process: Process) -> None:
+        """Raises ExamplesInvalidError, KnowledgeInvalidError, PromptInvalidError."""
+        self._process = process
+        step = process.settings.steps[-1].name
+        self._question = cast("Callable[[Contract], Question]", process.step_module(step, "question").question)
+        text = (process.folder / "steps" / step / "prompt.md").read_text(encoding="utf-8")
+        self._instructions = prompt.render(text, process.settings.policy)
+        self._library = library_of(process.folder)
+
+    def ask(self, case: Contract, facts: Facts) -> Ask:
+        """Under a millisecond for a text of usual length."""
+        question = self._question(case)
+        passages = self._library.choose(question)
+        return Ask(
+            instructions=self._instructions,
+            data=prompt.data_of(question, facts, passages),
+            output=self._process.Proposal,
+            text=question.text,
+            facts={**facts, knowledge.FACT: knowledge.as_fact(passages)},
+            case=case,
+            passages=passages,
+            tokens_out_max=self._process.settings.model.tokens_out_max,
+        )
+
+    def made_from(self, model: str, ask: Ask) -> MadeFrom:
+        """The process's own files and settings as they were loaded, and the passages of this question."""
+        return MadeFrom(
+            model=model,
+            prompt=prompt.digest(ask.instructions),
+            output_schema=self._schema_digest,
+            examples=self._library.examples_digest,
+            settings=self._process.policy_digest,
+            index_version=self._library.index_version,
+            passages=tuple(PassageUsed(source=p.id, version=p.version, digest=p.version) for p in ask.passages),
+        )
+
+    @cached_property
+    def _schema_digest(self) -> str:
+        return prompt.digest(prompt.schema_of(self._process.Proposal))

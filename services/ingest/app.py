@@ -1,0 +1,168 @@
+"""The wiring: which doors are open, and what serves them."""
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from connectors.form import Form
+from connectors.github import GitHub
+from connectors.none import NoOutside
+from connectors.protocol import PlainChange, Receives
+from connectors.zendesk import webhooks as zendesk
+from contracts import topics
+from services.ingest.config import Settings, secrets_of
+from services.ingest.handlers.redrive_requested import read_again
+from services.ingest.handlers.webhook import OpenDoor, set_aside
+from services.ingest.inbound.http import WebhookApp
+from services.ingest.outbound.postgres import SERVICE, WORK, DeliveryStore
+from services.ingest.outbound.writer import Writer
+from services.ingest.ports import Trace
+from services.runtime import telemetry
+from services.runtime.health import HealthApp
+from services.runtime.inbox import Inbox
+from services.runtime.kafka import RECORD_BYTES_MAX, Link, Producer
+from services.runtime.postgres import UNAVAILABLE, connect
+from services.runtime.process import SHIPPED, ProcessInvalidError, load
+from services.runtime.relay import Relay
+from services.runtime.service import Part, serve
+from services.runtime.stop import Stop, Wake
+
+HEADERS_BYTES_MAX = 20_000
+"""What an event's headers and key may take of the broker's limit."""
+PRUNE_SECONDS = 600.0
+PRUNE_ROWS_MAX = 5000
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ZendeskDoor:
+    """Zendesk's webhooks without its API, which intake never calls."""
+
+    our_user_id: str
+
+    def delivery_id(self, headers: Mapping[str, str], body: bytes) -> str:
+        return zendesk.delivery_id(headers, body)
+
+    def receive(self, payload: object, body: bytes, received_at: datetime) -> Sequence[PlainChange]:
+        return zendesk.changes_in(payload, body, received_at, our_user_id=self.our_user_id)
+
+
+def utc_now() -> datetime:
+    """The clock of receipts."""
+    return datetime.fromtimestamp(time.time(), UTC)
+
+
+def connector_of(kind: str, settings: Settings) -> Receives:
+    """A door's connector. Raises ProcessInvalidError for one that takes no webhooks."""
+    match kind:
+        case "zendesk":
+            return ZendeskDoor(settings.zendesk_user_id or "not set")
+        case "github":
+            return GitHub()
+        case "form":
+            return Form()
+        case "none":
+            return NoOutside(clock=utc_now)
+        case _:
+            raise ProcessInvalidError(f"connector {kind!r} takes no webhooks: use zendesk, github, form or none")
+
+
+def open_doors(settings: Settings) -> list[OpenDoor]:
+    """Every door of every process. Raises ProcessInvalidError, MissingSettingError."""
+    doors = []
+    for name in settings.process_names:
+        mounted = settings.processes_folder
+        process = load(name, mounted if mounted is not None and (mounted / name).is_dir() else SHIPPED)
+        doors += [
+            OpenDoor(
+                process=process.name,
+                name=door_name,
+                settings=door,
+                secrets=secrets_of(door),
+                connector=connector_of(door.connector, settings),
+            )
+            for door_name, door in process.settings.doors.items()
+        ]
+    return doors
+
+
+def tracing(*, exported: bool) -> Trace:
+    """The sender's traceparent where it is valid, else a new one: of a span, where spans go anywhere."""
+
+    def trace(header: str | None) -> str:
+        valid = header if header is not None and _TRACEPARENT.fullmatch(header) else None
+        if exported:
+            with telemetry.span("webhook", valid) as traceparent:
+                return traceparent or valid or _fresh()
+        return valid or _fresh()
+
+    return trace
+
+
+def _fresh() -> str:
+    chance = os.urandom(24).hex()
+    return f"00-{chance[:32]}-{chance[32:]}-01"
+
+
+def pruning(store: DeliveryStore, *, seen_days: int) -> Part:
+    """Forgets what was seen long ago, a little at a time."""
+
+    async def prune(stop: Stop) -> None:
+        while not stop.is_set():
+            more = False
+            try:
+                more = await store.prune(seen_days=seen_days, rows_max=PRUNE_ROWS_MAX) == PRUNE_ROWS_MAX
+            except UNAVAILABLE as error:
+                log.warning("pruning waits", error=type(error).__name__)
+            await stop.wait(1.0 if more else PRUNE_SECONDS)
+
+    return prune
+
+
+async def run() -> None:
+    """Serve until SIGTERM; then everything that was taken is committed and answered."""
+    settings = Settings()
+    telemetry.configure(SERVICE, level=settings.log_level, otlp_url=settings.otlp_url)
+    doors = open_doors(settings)
+    async with connect(settings.database_url, schema=SERVICE, connections_max=settings.writers + 6) as database:
+        wake, producer = Wake(), Producer()
+        relay = Relay(database, SERVICE, producer, wake)
+        store = DeliveryStore(database, record_bytes_max=RECORD_BYTES_MAX - HEADERS_BYTES_MAX)
+        writer = Writer(store, committed=wake.set, set_aside=set_aside, waiting_max=settings.waiting_max)
+        inbox = Inbox(database, SERVICE, {}, {WORK: read_again(doors, store)})
+        link = Link(
+            bootstrap=settings.kafka_bootstrap,
+            service=SERVICE,
+            database=database,
+            subscriptions=[topics.CONTROL],
+            take=inbox.take,
+            producer=producer,
+            relays=[relay],
+            replication=settings.kafka_replication,
+        )
+        app = WebhookApp(
+            doors,
+            intake=writer,
+            clock=utc_now,
+            trace=tracing(exported=settings.otlp_url is not None),
+            other=HealthApp(alive={}, ready={}),  # it answers webhooks, and rightly, whoever else is down
+        )
+        async with asyncio.TaskGroup() as group:  # outlives the server: what was taken is written
+            for shard in range(settings.writers):
+                group.create_task(writer.run(shard))
+            await serve(
+                app=app,
+                host=settings.http_host,
+                port=settings.http_port,
+                parts=[relay.run, link.run, pruning(store, seen_days=settings.seen_days)],
+                grace_seconds=settings.grace_seconds,
+            )
+            writer.close()

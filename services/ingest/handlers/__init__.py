@@ -1,0 +1,1 @@
+"""What is done about one delivery, and about one order to redrive."""

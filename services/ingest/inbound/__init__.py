@@ -1,0 +1,1 @@
+"""How news comes in: HTTP."""

@@ -1,0 +1,174 @@
+"""Webhooks over HTTP, as a bare ASGI callable: it is the hottest path there is.
+
+| status | reason | when |
+|---|---|---|
+| 202 | | committed, or committed before (`duplicate`) |
+| 400 | no_json | signed, but no JSON |
+| 401 | a reason of connectors.signatures | unsigned, wrongly signed, stale |
+| 404, 405 | no_such_door, method | |
+| 408, 413, 415 | slow, too_large, content_type | read no further than that |
+| 503 | storage_unavailable, busy | with Retry-After; nothing is half done |
+
+Everything but 202 and 503 costs no look at the database.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import Counter, Histogram
+
+from connectors.protocol import RejectedDeliveryError
+from services.ingest.domain.delivery import Outcome
+from services.ingest.handlers.webhook import OpenDoor, read_delivery
+from services.ingest.ports import Clock, Intake, IntakeUnavailableError, Trace
+from services.runtime.health import HealthApp, Receive, Scope, Send, respond
+
+PREFIX = "/webhooks/"
+BODY_SECONDS_MAX = 10.0
+HANDS_MAX = 4000
+"""Requests in hand; each may hold a body of its door's limit."""
+DISCARDED_BYTES_MAX = 16 * 1024 * 1024
+"""A declared body up to this is read past, so that its sender sees the answer; a larger one is cut off."""
+_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1, 2, 5, 10)
+
+log = structlog.get_logger()
+webhooks_total = Counter("nightshift_webhooks_total", "Webhooks by how they were answered", ["source", "outcome"])
+webhook_seconds = Histogram("nightshift_webhook_seconds", "From a webhook's headers to its answer", buckets=_BUCKETS)
+
+
+class _SenderLeftError(Exception):
+    """Nobody is there to be answered."""
+
+
+class WebhookApp:
+    """`POST /webhooks/{process}/{source}`; any other path is `other`'s."""
+
+    def __init__(
+        self,
+        doors: Sequence[OpenDoor],
+        *,
+        intake: Intake,
+        clock: Clock,
+        trace: Trace,
+        other: HealthApp,
+        body_seconds_max: float = BODY_SECONDS_MAX,
+        hands_max: int = HANDS_MAX,
+    ) -> None:
+        self._doors = {door.path: door for door in doors}
+        self._intake = intake
+        self._clock = clock
+        self._trace = trace
+        self._other = other
+        self._body_seconds_max = body_seconds_max
+        self._hands_max = hands_max
+        self._hands = 0
+        outcomes: Sequence[Outcome] = ("accepted", "duplicate", "no_case", "unreadable")
+        self._counters = {
+            (door.path, outcome): webhooks_total.labels(f"{door.process}/{door.name}", outcome)
+            for door in doors
+            for outcome in outcomes
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
+            return await self._other(scope, receive, send)
+        started = time.perf_counter()
+        self._hands += 1
+        try:
+            await self._webhook(scope, receive, send)
+        except RejectedDeliveryError as error:
+            await self._refuse(send, scope, error)
+        except IntakeUnavailableError as error:
+            self._count(scope, error.reason)
+            body = orjson.dumps({"error": error.reason, "mend": error.mend})
+            await respond(send, 503, body, headers={"retry-after": str(error.retry_after_seconds)})
+        except _SenderLeftError:
+            self._count(scope, "left")
+        finally:
+            self._hands -= 1
+        webhook_seconds.observe(time.perf_counter() - started)
+        return None
+
+    async def _webhook(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        door = self._doors.get(path)
+        if door is None:
+            raise RejectedDeliveryError(404, "no_such_door", "post to /webhooks/{process}/{door of its process.toml}")
+        if scope["method"] != "POST":
+            raise RejectedDeliveryError(405, "method", "use POST")
+        if self._hands > self._hands_max:
+            raise IntakeUnavailableError("busy", "deliver again later", retry_after_seconds=1)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        _check_headers(headers, door.settings.body_bytes_max)
+        body = await self._body(receive, door.settings.body_bytes_max)
+        delivery = read_delivery(
+            door, headers, body, now=self._clock(), traceparent=self._trace(headers.get("traceparent"))
+        )
+        outcome = await self._intake.store(delivery)
+        self._counters[path, outcome].inc()
+        answer = b'{"delivery":"%s","duplicate":%s}' % (
+            delivery.name.uuid.encode(),
+            b"true" if outcome == "duplicate" else b"false",
+        )
+        await respond(send, 202, answer)
+
+    async def _body(self, receive: Receive, bytes_max: int) -> bytes:
+        """The whole body. Raises RejectedDeliveryError as soon as it is too large, or too slow."""
+        try:
+            async with asyncio.timeout(self._body_seconds_max):
+                chunks: list[bytes] = []
+                size = 0
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _SenderLeftError
+                    chunk: bytes = message.get("body", b"")
+                    size += len(chunk)
+                    if size > bytes_max:
+                        raise _too_large(bytes_max)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            raise RejectedDeliveryError(
+                408, "slow", f"send the whole body within {self._body_seconds_max:g} s"
+            ) from None
+
+    async def _refuse(self, send: Send, scope: Scope, error: RejectedDeliveryError) -> None:
+        self._count(scope, error.reason)
+        headers = {}
+        if error.status == 405:  # noqa: PLR2004  # Method Not Allowed names the methods
+            headers["allow"] = "POST"
+        elif error.status == 408 or (error.status == 413 and not _is_read_past(scope)):  # noqa: PLR2004  # what is still to come is not read
+            headers["connection"] = "close"
+        body = orjson.dumps({"error": error.reason, "mend": error.mend})
+        await respond(send, error.status, body, headers=headers)
+
+    def _count(self, scope: Scope, outcome: str) -> None:
+        door = self._doors.get(scope["path"])
+        webhooks_total.labels("unknown" if door is None else f"{door.process}/{door.name}", outcome).inc()
+
+
+def _check_headers(headers: Mapping[str, str], bytes_max: int) -> None:
+    """Refuse by what is declared, before a byte of the body is read."""
+    declared = headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared[:20]) > bytes_max:
+        raise _too_large(bytes_max)
+    media = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+        raise RejectedDeliveryError(415, "content_type", "send content-type: application/json")
+
+
+def _is_read_past(scope: Scope) -> bool:
+    declared: list[Any] = [value for name, value in scope["headers"] if name == b"content-length"]
+    return bool(declared) and declared[0].isdigit() and int(declared[0][:20]) <= DISCARDED_BYTES_MAX
+
+
+def _too_large(bytes_max: int) -> RejectedDeliveryError:
+    return RejectedDeliveryError(
+        413, "too_large", f"send at most {bytes_max} bytes, or raise the door's body_bytes_max"
+    )

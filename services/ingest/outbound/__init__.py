@@ -1,0 +1,1 @@
+"""Where deliveries go: one writer, one transaction a group."""

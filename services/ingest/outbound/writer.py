@@ -1,0 +1,157 @@
+"""Group commit: a writer takes whatever waits and commits it as one; nobody waits for a window to close.
+
+A group that fails for a reason of its own is written one by one: a poison delivery fails alone, and becomes a dead
+letter. When Postgres is away, everybody who waits is told so at once.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+from prometheus_client import Gauge, Histogram
+
+from services.ingest.domain.delivery import Delivery, Outcome, Unreadable
+from services.ingest.ports import IntakeUnavailableError, Store, Wake
+from services.runtime.failures import Never, tell
+from services.runtime.postgres import CONTENDED, UNAVAILABLE
+
+GROUP_ROWS_MAX = 500
+GROUP_BYTES_MAX = 8 * 1024 * 1024
+WAITING_BYTES_MAX = 64 * 1024 * 1024
+WRITE_SECONDS_MAX = 4.0
+"""Senders give up after some 10 s; who waits behind a group that hangs hears before that."""
+RETRY_AFTER_SECONDS = 5
+
+log = structlog.get_logger()
+waiting_rows = Gauge("nightshift_intake_waiting", "Deliveries that wait for a commit")
+group_rows = Histogram(
+    "nightshift_intake_group_rows", "Deliveries in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
+)
+
+_Waiting = tuple[Delivery, "asyncio.Future[Outcome]"]
+
+
+class Writer:
+    """See ports.Intake."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        committed: Wake,
+        set_aside: Callable[[Delivery, Unreadable], Delivery],
+        waiting_max: int,
+    ) -> None:
+        """`committed` is called after each commit that may have made events."""
+        self._store = store
+        self._committed = committed
+        self._set_aside = set_aside
+        self._waiting_max = waiting_max
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._something = asyncio.Event()
+        self._closed = False
+        waiting_rows.set_function(lambda: len(self._waiting))
+
+    async def store(self, delivery: Delivery) -> Outcome:
+        """Return when the delivery is committed, or was before. Raises IntakeUnavailableError."""
+        if len(self._waiting) >= self._waiting_max or self._waiting_bytes >= WAITING_BYTES_MAX:
+            raise IntakeUnavailableError("busy", "deliver again later", retry_after_seconds=RETRY_AFTER_SECONDS)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((delivery, future))
+        self._waiting_bytes += len(delivery.body)
+        self._something.set()
+        return await future
+
+    async def run(self, shard: int) -> None:
+        """Write until closed and nothing waits. Several may run side by side, each with a shard of its own."""
+        while True:
+            while self._waiting:
+                await self._commit(self._take(), shard)
+            if self._closed:
+                return
+            self._something.clear()
+            await self._something.wait()
+
+    def close(self) -> None:
+        """Let `run` end once everything that waits is written."""
+        self._closed = True
+        self._something.set()
+
+    def _take(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(group) < GROUP_ROWS_MAX and size < GROUP_BYTES_MAX:
+            one = self._waiting.popleft()
+            size += len(one[0].body)
+            group.append(one)
+        self._waiting_bytes -= size
+        group_rows.observe(len(group))
+        return group
+
+    async def _commit(self, group: Sequence[_Waiting], shard: int) -> None:
+        try:
+            outcomes = await self._write([delivery for delivery, _ in group], shard)
+        except UNAVAILABLE as error:
+            self._nobody_is_served(group, error)
+        except Exception as error:  # noqa: BLE001  # whatever one of them caused, the others shall not suffer
+            log.warning("a group failed; its deliveries are tried singly", size=len(group), error=type(error).__name__)
+            for one in group:
+                await self._commit_alone(one, shard)
+        else:
+            for (_, future), outcome in zip(group, outcomes, strict=True):
+                _answer(future, outcome)
+        self._committed()
+
+    async def _commit_alone(self, one: _Waiting, shard: int) -> None:
+        """Write one of a group that failed; what fails again is put aside for a person."""
+        delivery, future = one
+        for attempt in (delivery, None):
+            try:
+                outcomes = await self._write([attempt or delivery], shard)
+            except UNAVAILABLE as error:
+                return self._nobody_is_served([one], error)
+            except CONTENDED:
+                continue
+            except Exception as error:  # noqa: BLE001  # what it is, `tell` knows
+                return await self._put_aside(one, error, shard)
+            return _answer(future, outcomes[0])
+        return self._nobody_is_served([one], None)
+
+    async def _put_aside(self, one: _Waiting, error: Exception, shard: int) -> None:
+        delivery, future = one
+        failure = tell(error)
+        why = Unreadable(
+            failure.code, failure.message if isinstance(failure, Never) else f"cannot be stored: {type(error).__name__}"
+        )
+        log.error("a delivery cannot be stored", source=delivery.source, error=type(error).__name__)
+        try:
+            outcomes = await self._write([self._set_aside(delivery, why)], shard)
+        except Exception as again:  # noqa: BLE001  # not even as a dead letter: the sender keeps it, and is told so
+            return self._nobody_is_served([one], again)
+        return _answer(future, outcomes[0])
+
+    async def _write(self, deliveries: Sequence[Delivery], shard: int) -> Sequence[Outcome]:
+        async with asyncio.timeout(WRITE_SECONDS_MAX):
+            return await self._store.write(deliveries, shard)
+
+    def _nobody_is_served(self, group: Sequence[_Waiting], error: Exception | None) -> None:
+        """The group's outcome is not known or nothing was done: senders try again, deduplication does the rest."""
+        log.error("deliveries cannot be stored now", size=len(group), error=repr(error))
+        waiting = [*group, *self._waiting] if isinstance(error, UNAVAILABLE) else group
+        if isinstance(error, UNAVAILABLE):
+            self._waiting.clear()
+            self._waiting_bytes = 0
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(
+                    IntakeUnavailableError(
+                        "storage_unavailable", "deliver again later", retry_after_seconds=RETRY_AFTER_SECONDS
+                    )
+                )
+
+
+def _answer(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
+    if not future.done():  # the sender may have left
+        future.set_result(outcome)

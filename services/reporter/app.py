@@ -1,0 +1,151 @@
+"""The reporter, wired."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from contracts import topics
+from contracts.base import Json
+from contracts.events import REGISTRY
+from services.reporter.config import ReporterSettings
+from services.reporter.domain.projection import VERSION
+from services.reporter.domain.sla import Policy
+from services.reporter.handlers import rebuild as rebuilds
+from services.reporter.handlers.append import Appender, Projector
+from services.reporter.inbound.console.pages import console
+from services.reporter.inbound.console.session import Guard, Sessions
+from services.reporter.outbound.event_log import PostgresStore
+from services.reporter.outbound.gauges import Gauges
+from services.reporter.outbound.queries import Queries
+from services.reporter.outbound.rebuilding import RebuildRunsError, projected_by, rebuilding
+from services.runtime import process, service, telemetry
+from services.runtime.config import RuntimeSettings
+from services.runtime.failures import Later, tell
+from services.runtime.health import HealthApp
+from services.runtime.kafka import Link, Producer
+from services.runtime.postgres import Database, connect
+from services.runtime.relay import Relay
+from services.runtime.stop import Stop, Wake
+
+log = structlog.get_logger()
+HEAL_AGAIN_SECONDS = 5.0
+
+
+async def run() -> None:
+    """Run the service until SIGTERM."""
+    settings = ReporterSettings()
+    telemetry.configure("reporter", level=settings.log_level, otlp_url=settings.otlp_url)
+    async with connect(settings.database_url, schema="reporter") as database:
+        policies = policies_of(settings)
+        producer, reads = Producer(), Queries(database)
+        orders = Relay(database, "control", producer, Wake())
+        appender = Appender(PostgresStore(database), Projector(policies))
+        link = Link(
+            bootstrap=settings.kafka_bootstrap,
+            service="reporter",
+            database=database,
+            subscriptions=topics.ALL,
+            take=appender.take,
+            producer=producer,
+            relays=[orders],
+            replication=settings.kafka_replication,
+        )
+        await service.serve(
+            app=web(settings, reads, link, appender),
+            host=settings.http_host,
+            port=settings.http_port,
+            parts=[
+                link.run,
+                orders.run,
+                partial(heal, database, policies),
+                Gauges(reads).run,
+            ],
+            grace_seconds=settings.grace_seconds,
+        )
+
+
+def web(settings: ReporterSettings, reads: Queries, link: Link, appender: Appender) -> Guard:
+    """The console behind its guard; health and metrics in the open."""
+
+    async def postgres() -> str | None:
+        await reads.approvals()
+        return None
+
+    async def broker() -> str | None:
+        return None if link.connected else "the broker is not connected"
+
+    sessions = Sessions(
+        settings.console_token.get_secret_value(),
+        seconds=int(settings.console_session_hours * 3600),
+        clock=time.time,
+    )
+    health = HealthApp(alive={"log": appender.stuck}, ready={"postgres": postgres, "broker": broker})
+    return Guard(console(reads), health, sessions)
+
+
+def policies_of(settings: RuntimeSettings) -> dict[str, Policy]:
+    """The SLA policy of each process this service works for."""
+    root = settings.processes_folder or process.SHIPPED
+    return {name: policy_of(process.load(name, root)) for name in settings.process_names}
+
+
+def policy_of(loaded: process.Process) -> Policy:
+    """The SLA policy of one process."""
+    case = loaded.case
+
+    def opened_at(body: Json) -> datetime | None:
+        with suppress(ValidationError):  # an older build's case: then the opening is not told
+            return case.opened_at(case.Case.model_validate(body))
+        return None
+
+    return Policy(
+        first_reply_minutes=loaded.settings.sla.first_reply_minutes,
+        automated_reply_counts=loaded.settings.sla.automated_reply_counts,
+        start_at={name: door.start_at for name, door in loaded.settings.doors.items()},
+        opened_at=opened_at,
+    )
+
+
+def version_of(policies: Mapping[str, Policy]) -> str:
+    """What projections depend on beside the events: this code, the types it reads, and the policies."""
+    sha = hashlib.sha256(repr((VERSION, sorted(REGISTRY))).encode())
+    for name, policy in sorted(policies.items()):
+        starts = sorted((door, at.isoformat()) for door, at in policy.start_at.items())
+        said: tuple[Any, ...] = (name, policy.first_reply_minutes, policy.automated_reply_counts, starts)
+        sha.update(repr(said).encode())
+    return sha.hexdigest()
+
+
+async def rebuild(
+    database: Database, policies: Mapping[str, Policy], *, progress: Callable[[int], None] = lambda _: None
+) -> int:
+    """Make every projection anew from the log and swap. Returns the number of cases. Raises RebuildRunsError."""
+    async with rebuilding(database) as tables:
+        version = version_of(policies)
+        return await rebuilds.rebuild(tables, Projector(policies), version=version, progress=progress)
+
+
+async def heal(database: Database, policies: Mapping[str, Policy], stop: Stop) -> None:
+    """At start: rows made by other code or other policies are rebuilt. Then there is nothing to do until the end."""
+    while not stop.is_set():
+        try:
+            if await projected_by(database) != version_of(policies):
+                log.info("projections are rebuilt", cases=await rebuild(database, policies))
+            break
+        except RebuildRunsError:
+            log.info("another reporter rebuilds the projections")
+        except Exception as error:  # noqa: BLE001  # whatever it is, the live rows are still served
+            if not isinstance(tell(error), Later):
+                log.error(  # noqa: TRY400  # a traceback may quote people's text
+                    "projections cannot be rebuilt; the live ones stay", error=type(error).__name__
+                )
+                break
+        await stop.wait(HEAL_AGAIN_SECONDS)
+    await stop.wait()

@@ -1,0 +1,1 @@
+"""What events mean: pure functions of the set of a case's events."""

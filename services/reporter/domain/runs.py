@@ -1,0 +1,179 @@
+"""Runs, errors, dead letters and approvals of a case."""
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from contracts.base import Fact
+from contracts.decision import Verdict
+from contracts.envelope import Event
+from contracts.events.cases import CaseChanged
+from contracts.events.control import ApprovalAnswered, RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
+from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
+from contracts.events.effects import EffectAcknowledged, EffectFailed, EffectObserved
+from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
+from services.reporter.domain.log import History
+from services.reporter.domain.views import ApprovalRow, DeadLetterRow, ErrorRow, RunRow, SlaRow, Word
+
+WORDS: dict[Verdict, Word] = {"execute": "executed", "hold": "held", "refuse": "refused", "ignore": "ignored"}
+_WORK = (FactsRead, ProposalMade, ProposalFailed, DecisionMade)
+_SHOWN = frozenset({"retry", "person"})
+_MS = timedelta(milliseconds=1)
+
+
+def deciding(decisions: list[Event[DecisionMade]]) -> Event[DecisionMade] | None:
+    """The decision that stands: the last for the newest basis that is not an ignore, else the last ignore."""
+    return max(
+        decisions, key=lambda e: (e.data.verdict != "ignore", e.data.basis, e.data.decided_at, e.event_id), default=None
+    )
+
+
+def runs_of(history: History) -> list[RunRow]:
+    """One row a correlation that any work was done under; a change that led to no work is no run."""
+    by_run: dict[UUID, list[Event[Fact]]] = defaultdict(list)
+    for event in history.events:
+        by_run[event.correlation_id].append(event)
+    return [
+        _run(correlation_id, events)
+        for correlation_id, events in sorted(by_run.items())
+        if any(isinstance(event.data, _WORK) for event in events)
+    ]
+
+
+def _run(correlation_id: UUID, events: list[Event[Fact]]) -> RunRow:
+    part = History("", "", tuple(events))
+    decided = deciding(part.of(DecisionMade))
+    spent = [e.data for e in events if isinstance(e.data, ProposalMade | ProposalFailed)]
+    started = min(
+        (e.data.received_at for e in part.of(CaseChanged)),
+        default=min(event.time for event in events),
+    )
+    failed = any(_fails(event.data) for event in events)
+    finished = _finished(part, decided)
+    bases = [e.data.basis for e in events if isinstance(e.data, _WORK)]
+    return RunRow(
+        correlation_id=correlation_id,
+        basis=max(bases, default=None),
+        state=WORDS[decided.data.verdict] if decided is not None else "failed" if failed else "open",
+        started_at=started,
+        finished_at=finished,
+        latency_ms=None if finished is None else max(0, (finished - started) // _MS),
+        failed=failed,
+        cost_usd=sum((data.cost_usd for data in spent), Decimal(0)),
+        tokens_in=sum(data.tokens_in for data in spent),
+        tokens_out=sum(data.tokens_out for data in spent),
+    )
+
+
+def _fails(data: Fact) -> bool:
+    return isinstance(data, ProposalFailed | DeadLetterRaised) or (
+        isinstance(data, EffectFailed) and data.outcome in {"dead", "person"}
+    )
+
+
+def _finished(part: History, decided: Event[DecisionMade] | None) -> datetime | None:
+    """When the last planned effect was first known to be done; without effects, when it was decided."""
+    if decided is None:
+        return None
+    reached: dict[str, datetime] = {}
+    for event in (*part.of(EffectAcknowledged), *part.of(EffectObserved)):
+        key = event.data.effect_key
+        reached[key] = min(event.time, reached.get(key, event.time))
+    if not decided.data.effect_keys and not reached:
+        return decided.data.decided_at
+    if any(key not in reached for key in decided.data.effect_keys):
+        return None
+    return max(reached.values())
+
+
+def errors_of(history: History) -> list[ErrorRow]:
+    """What went wrong, oldest first.
+
+    A superseded effect is no error. A dead one, and a failed proposal of a run that ended so, its dead letter tells.
+    """
+    found = []
+    buried = {event.correlation_id for event in history.of(DeadLetterRaised)}
+    said: tuple[str, str, str, str]
+    for event in history.events:
+        match event.data:
+            case ProposalFailed(code=code, attempts=attempts) if event.correlation_id not in buried:
+                said = ("classifier", code, f"no proposal after {attempts} attempts", "failed")
+            case DeadLetterRaised(service=service, work=work, code=code, message=message):
+                said = (f"{service}: {work}", code, message, "dead_letter")
+            case EffectFailed(kind=kind, destination=destination, code=code, outcome=left) if left in _SHOWN:
+                said = (f"actor: {kind} to {destination}", code, "", left)
+            case _:
+                continue
+        where, code, message, outcome = said
+        found.append(
+            ErrorRow(
+                event_id=event.event_id,
+                case_id=history.case_id,
+                process=history.process,
+                at=event.time,
+                where=where,
+                code=code,
+                message=message,
+                outcome=outcome,
+            )
+        )
+    return found
+
+
+def dead_letters_of(history: History, sla: SlaRow) -> list[DeadLetterRow]:
+    """Every dead letter of the case, by id."""
+    redriven = {e.data.dead_letter_id: e.data.by for e in history.of(DeadLetterRedriven)}
+    asked = {e.data.dead_letter_id: e.data.by for e in history.of(RedriveRequested)}
+    rows: dict[UUID, DeadLetterRow] = {}
+    for event in history.of(DeadLetterRaised):
+        data = event.data
+        done = data.dead_letter_id in redriven
+        rows[data.dead_letter_id] = DeadLetterRow(
+            dead_letter_id=data.dead_letter_id,
+            case_id=history.case_id,
+            process=history.process,
+            service=data.service,
+            work=data.work,
+            basis=data.basis,
+            code=data.code,
+            message=data.message,
+            attempts=data.attempts,
+            state="redriven" if done else "redrive_requested" if data.dead_letter_id in asked else "open",
+            raised_at=event.time,
+            ended_by=redriven.get(data.dead_letter_id) or asked.get(data.dead_letter_id),
+            waits_behind=_since(history, event.time),
+            due_at=sla.due_at if sla.state == "waiting" else None,
+        )
+    return [rows[key] for key in sorted(rows)]
+
+
+def approvals_of(history: History, sla: SlaRow) -> list[ApprovalRow]:
+    """Every approval of the case, by id."""
+    ended = {e.data.approval_id: e.data for e in history.of(ApprovalResolved)}
+    answered = {e.data.approval_id: e.data for e in history.of(ApprovalAnswered)}
+    rows: dict[UUID, ApprovalRow] = {}
+    for event in history.of(ApprovalRequested):
+        data = event.data
+        end, answer = ended.get(data.approval_id), answered.get(data.approval_id)
+        rows[data.approval_id] = ApprovalRow(
+            approval_id=data.approval_id,
+            case_id=history.case_id,
+            process=history.process,
+            basis=data.basis,
+            digest=data.digest,
+            state=end.answer if end is not None else "answered" if answer is not None else "waiting",
+            reasons=data.reasons,
+            requested_at=event.time,
+            expires_at=data.expires_at,
+            ended_by=end.by if end is not None else answer.by if answer is not None else None,
+            waits_behind=_since(history, event.time),
+            due_at=sla.due_at if sla.state == "waiting" else None,
+        )
+    return [rows[key] for key in sorted(rows)]
+
+
+def _since(history: History, time: datetime) -> int:
+    """How many changes of the case, not ours, came after `time`."""
+    return sum(1 for e in history.of(CaseChanged) if e.data.received_at > time and e.data.author != "ours")

@@ -1,0 +1,205 @@
+"""Each event told to a person: who did what, and why. No people's text: that is shown beside, when it may be opened."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.base import Fact
+from contracts.decision import Reason
+from contracts.envelope import Event
+from contracts.events import cases, control, dead_letters, decisions, effects, proposals
+
+_WHO = {
+    "customer": "the customer",
+    "staff": "staff",
+    "ours": "Nightshift (its own user, seen from outside)",
+    "system": "the outside system",
+    "unknown": "somebody",
+}
+_OUTCOMES = {
+    "retry": "it will be tried again",
+    "superseded": "something newer overtook it, so it is not sent",
+    "dead": "it is now a dead letter",
+    "person": "nobody knows whether it was done, so a person must look",
+}
+_MODES = {"watch": "only watched", "draft": "as a note for staff", "act": "for real"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who did it, and the sentence."""
+
+    who: str
+    sentence: str
+
+
+def tell(event: Event[Fact]) -> Told:
+    """What happened. Raises KeyError for a type without a sentence; a test asks for each type that there is."""
+    return SENTENCES[event.data.TYPE](event.data)
+
+
+def sealed_of(data: Fact) -> dict[str, str]:
+    """The sealed texts that an event carries, by name."""
+    match data:
+        case cases.CaseChanged():
+            return dict(data.texts)
+        case proposals.FactsRead():
+            return {"answers": data.answers}
+        case proposals.ProposalMade():
+            return {"proposal": data.output}
+        case decisions.ApprovalRequested():
+            return {"requests": data.requests}
+        case _:
+            return {}
+
+
+def why(reasons: Sequence[Reason]) -> str:
+    """The reasons as the end of a sentence."""
+    return f": {'; '.join(reason.text.rstrip('.') for reason in reasons)}" if reasons else ""
+
+
+def _opened(data: cases.CaseOpened) -> Told:
+    number = f"{data.door} {data.object_id}"
+    return Told(_WHO[data.author], f"{_capital(_WHO[data.author])} opened {number}{_state_of(data)}.")
+
+
+def _changed(data: cases.CaseChanged) -> Told:
+    kind = data.kind.replace("_", " ")
+    public = data.fields.get("comment_public")
+    seen = "" if public is None else ", publicly" if public else ", as an internal note"
+    hint = "; the news is not complete, so the object is read" if data.hint else ""
+    who = _WHO[data.author]
+    return Told(who, f"{_capital(who)} changed {data.door} {data.object_id}: {kind}{seen}{_state_of(data)}{hint}.")
+
+
+def _state_of(data: cases.CaseChanged) -> str:
+    told = [f"{name} {data.fields[name]}" for name in ("status", "priority") if data.fields.get(name) is not None]
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _facts(data: proposals.FactsRead) -> Told:
+    good = [fact.name for fact in data.facts if fact.ok]
+    bad = [f"{fact.name} ({fact.error or 'unreadable'})" for fact in data.facts if not fact.ok]
+    read = f"Read {', '.join(good)}" if good else "Read no fact"
+    return Told("classifier", f"{read}{'; could not read ' + ', '.join(bad) if bad else ''}.")
+
+
+def _proposed(data: proposals.ProposalMade) -> Told:
+    again = f" at attempt {data.attempts}" if data.attempts > 1 else ""
+    count = len(data.made_from.passages)
+    cited = f", citing {count} passage{'' if count == 1 else 's'}" if count else ""
+    return Told(
+        "classifier",
+        f"{data.made_from.model} took it for “{data.label}” with confidence {data.confidence:.2f}{cited}{again}, "
+        f"in {data.latency_ms} ms for {data.cost_usd:f} USD.",
+    )
+
+
+def _proposal_failed(data: proposals.ProposalFailed) -> Told:
+    return Told("classifier", f"No proposal came of it after {data.attempts} attempts ({data.code}).")
+
+
+def _decided(data: decisions.DecisionMade) -> Told:
+    names = ", ".join(action.name for action in data.actions)
+    said = {
+        "execute": f"The rules let {names or 'it'} go out",
+        "hold": f"The rules hold {names or 'the case'} for a person",
+        "refuse": "The rules refuse and leave the case to a person",
+        "ignore": "The rules ignore it",
+    }
+    count = len(data.effect_keys)
+    planned = f" {count} effect{'' if count == 1 else 's'} planned." if count else ""
+    return Told("actor", f"{said[data.verdict]}{why(data.reasons)}.{planned}")
+
+
+def _approval_requested(data: decisions.ApprovalRequested) -> Told:
+    until = f"{data.expires_at:%Y-%m-%d %H:%M} UTC"
+    return Told("actor", f"A person is asked to approve{why(data.reasons)}. Without an answer by {until} it is a no.")
+
+
+def _approval_resolved(data: decisions.ApprovalResolved) -> Told:
+    words = {
+        "approved": f"{data.by} approved; exactly what was shown is sent",
+        "denied": f"{data.by} said no",
+        "expired": "Nobody answered in time, so it is a no",
+        "superseded": "Something newer came, so the request for approval is withdrawn",
+    }
+    return Told(data.by, f"{words[data.answer]}{': ' + data.reason if data.reason else ''}.")
+
+
+def _attempted(data: effects.EffectAttempted) -> Told:
+    again = f", attempt {data.attempt}" if data.attempt > 1 else ""
+    seen = "the customer will see it" if data.public else "the customer does not see it"
+    return Told(
+        "actor", f"Sent a {data.kind} to {data.destination} {data.object_id}, {_MODES[data.mode]}{again}; {seen}."
+    )
+
+
+def _acknowledged(data: effects.EffectAcknowledged) -> Told:
+    return Told(data.destination, f"{_capital(data.destination)} confirmed the {data.kind} (as {data.reference}).")
+
+
+def _observed(data: effects.EffectObserved) -> Told:
+    how = "its echo came back" if data.by == "echo" else "it was read back"
+    return Told("actor", f"The {data.kind} was seen in {data.destination} {data.object_id}: {how}.")
+
+
+def _effect_failed(data: effects.EffectFailed) -> Told:
+    return Told("actor", f"The {data.kind} to {data.destination} failed ({data.code}): {_OUTCOMES[data.outcome]}.")
+
+
+def _raised(data: dead_letters.DeadLetterRaised) -> Told:
+    said = f", {data.message}" if data.message else ""
+    tries = f"{data.attempts} attempt{'' if data.attempts == 1 else 's'}"
+    return Told(
+        data.service,
+        f"{data.work} needs a person after {tries} ({data.code}{said}). Later work of this case waits behind it.",
+    )
+
+
+def _redriven(data: dead_letters.DeadLetterRedriven) -> Told:
+    return Told(data.by, f"{data.by} put the work back; {data.service} tries it again.")
+
+
+def _paused(data: control.ProcessPaused) -> Told:
+    return Told(data.by, f"{data.by} paused the process{': ' + data.reason if data.reason else ''}.")
+
+
+def _resumed(data: control.ProcessResumed) -> Told:
+    return Told(data.by, f"{data.by} let the process run again{': ' + data.reason if data.reason else ''}.")
+
+
+def _answered(data: control.ApprovalAnswered) -> Told:
+    said = "yes" if data.answer == "approved" else "no"
+    return Told(data.by, f"{data.by} answered {said} to the approval{': ' + data.reason if data.reason else ''}.")
+
+
+def _redrive(data: control.RedriveRequested) -> Told:
+    return Told(data.by, f"{data.by} asked {data.service} to try the dead letter again.")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+SENTENCES: dict[str, Callable[[Any], Told]] = {
+    cases.CaseOpened.TYPE: _opened,
+    cases.CaseChanged.TYPE: _changed,
+    proposals.FactsRead.TYPE: _facts,
+    proposals.ProposalMade.TYPE: _proposed,
+    proposals.ProposalFailed.TYPE: _proposal_failed,
+    decisions.DecisionMade.TYPE: _decided,
+    decisions.ApprovalRequested.TYPE: _approval_requested,
+    decisions.ApprovalResolved.TYPE: _approval_resolved,
+    effects.EffectAttempted.TYPE: _attempted,
+    effects.EffectAcknowledged.TYPE: _acknowledged,
+    effects.EffectObserved.TYPE: _observed,
+    effects.EffectFailed.TYPE: _effect_failed,
+    dead_letters.DeadLetterRaised.TYPE: _raised,
+    dead_letters.DeadLetterRedriven.TYPE: _redriven,
+    control.ProcessPaused.TYPE: _paused,
+    control.ProcessResumed.TYPE: _resumed,
+    control.ApprovalAnswered.TYPE: _answered,
+    control.RedriveRequested.TYPE: _redrive,
+}
+"""By type and version."""

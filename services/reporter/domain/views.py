@@ -1,0 +1,258 @@
+"""What the projections say: the rows as they are stored and as people and programs read them."""
+
+from decimal import Decimal
+from typing import Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime
+
+from contracts.base import Contract
+from contracts.decision import Reason
+
+CaseState = Literal[
+    "seen", "working", "acting", "approval", "held", "refused", "ignored", "answered", "done", "dead_letter", "gone"
+]
+Word = Literal["executed", "held", "refused", "ignored"]
+EffectState = Literal["planned", "attempted", "retry", "acknowledged", "observed", "superseded", "dead", "person"]
+SlaState = Literal["met", "breached", "waiting", "not_applicable"]
+By = Literal["automated", "staff"]
+
+
+class EffectRow(Contract):
+    """One effect: how far it got."""
+
+    effect_key: str
+    kind: str | None = None
+    destination: str | None = None
+    state: EffectState
+    attempts: int = 0
+    public: bool = False
+    reference: str | None = None
+    code: str | None = None
+    at: AwareDatetime | None = None
+
+
+class ErrorRow(Contract):
+    """Something went wrong. `code` is of a closed set; `message` never holds people's text."""
+
+    event_id: UUID
+    case_id: str
+    process: str
+    at: AwareDatetime
+    where: str
+    code: str
+    message: str = ""
+    outcome: str
+
+
+class SlaRow(Contract):
+    """First reply of one case. `waiting` past `due_at` is overdue: that depends on the clock, so a reader says it."""
+
+    state: SlaState
+    why: str
+    target_minutes: float | None = None
+    opened_at: AwareDatetime | None = None
+    due_at: AwareDatetime | None = None
+    replied_at: AwareDatetime | None = None
+    replied_by: By | None = None
+    minutes: float | None = None
+    evidence: tuple[UUID, ...] = ()
+    """The events that prove it: the opening, and the reply where there is one."""
+
+
+class RunRow(Contract):
+    """One pass of the case through the pipeline. `state` is open until something was decided or failed."""
+
+    correlation_id: UUID
+    basis: str | None
+    state: Literal["open", "failed"] | Word
+    started_at: AwareDatetime
+    finished_at: AwareDatetime | None
+    latency_ms: int | None
+    failed: bool
+    cost_usd: Decimal
+    tokens_in: int
+    tokens_out: int
+
+
+class DeadLetterRow(Contract):
+    """Work that needs a person."""
+
+    dead_letter_id: UUID
+    case_id: str
+    process: str
+    service: str
+    work: str
+    basis: str | None
+    code: str
+    message: str
+    attempts: int
+    state: Literal["open", "redrive_requested", "redriven"]
+    raised_at: AwareDatetime
+    ended_by: str | None
+    waits_behind: int
+    """Changes of the case, not ours, that came since."""
+    due_at: AwareDatetime | None
+    """When the case's first reply is late; none when it was given or none is owed."""
+    minutes_to_breach: float | None = None
+    """At the time of reading; negative when it is late."""
+
+
+class ApprovalRow(Contract):
+    """A held decision that a person answers. An answer must name `digest`."""
+
+    approval_id: UUID
+    case_id: str
+    process: str
+    basis: str
+    digest: str
+    state: Literal["waiting", "answered", "approved", "denied", "expired", "superseded"]
+    reasons: tuple[Reason, ...]
+    requested_at: AwareDatetime
+    expires_at: AwareDatetime
+    ended_by: str | None
+    waits_behind: int
+    due_at: AwareDatetime | None
+    minutes_to_breach: float | None = None
+
+
+class CaseRow(Contract):
+    """One case, as its events say."""
+
+    case_id: str
+    process: str
+    door: str | None
+    object_id: str | None
+    state: CaseState
+    waiting: str | None
+    """What it waits for, in a sentence."""
+    label: str | None
+    opened_at: AwareDatetime | None
+    changed_at: AwareDatetime
+    verdict: Word | None
+    reasons: tuple[Reason, ...]
+    effects: tuple[EffectRow, ...]
+    first_reply_at: AwareDatetime | None
+    first_reply_by: By | None
+    reply_seconds: float | None
+    """From the opening to the first public reply."""
+    runs: int
+    failures: int
+    cost_usd: Decimal
+    tokens_in: int
+    tokens_out: int
+    dead_letters: int
+    """Open ones."""
+    last_error: ErrorRow | None
+    sla: SlaRow
+    events: int
+
+
+class Latency(Contract):
+    """Of runs: from the webhook's receipt to the last effect's acknowledgement, or to the decision without effects.
+
+    Milliseconds; none when nothing ran. p50 and p99 are interpolated in buckets 10 % wide.
+    """
+
+    count: int
+    average_ms: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class SlaStatus(Contract):
+    """First replies of all cases. `percent` is of those decided: met, breached, overdue."""
+
+    met: int
+    breached: int
+    overdue: int
+    waiting: int
+    not_applicable: int
+    percent: float | None
+
+
+class Switch(Contract):
+    """The kill switch of one process."""
+
+    process: str
+    paused: bool
+    reason: str
+    generation: int
+    changed_by: str
+    changed_at: AwareDatetime
+
+
+class Day(Contract):
+    """One UTC day."""
+
+    day: str
+    runs: int
+    failures: int
+    executed: int
+    held: int
+    cost_usd: Decimal
+
+
+class Status(Contract):
+    """How things stand. `today` is the UTC day of `at`; what does not say today is of all days."""
+
+    at: AwareDatetime
+    day: str
+    runs_today: int
+    failures_today: int
+    latency: Latency
+    cost_usd_today: Decimal
+    cost_per_run_usd: Decimal | None
+    tokens_today: int
+    errors: tuple[ErrorRow, ...]
+    cases: dict[str, int]
+    decisions: dict[str, int]
+    decisions_today: dict[str, int]
+    effects: dict[str, int]
+    effects_today: dict[str, int]
+    dead_letters_open: int
+    approvals_open: int
+    oldest_waiting_seconds: float | None
+    """Age of the oldest run that nothing was decided about."""
+    sla: SlaStatus
+    switches: tuple[Switch, ...]
+    days: tuple[Day, ...]
+    events: int
+    unread: int
+    """Events of types that this build cannot read; they are in the log."""
+
+
+class Text(Contract):
+    """What somebody wrote, in clear; none when its key was erased."""
+
+    name: str
+    text: str | None
+
+
+class Line(Contract):
+    """One event of a case, told to a person."""
+
+    event_id: UUID
+    time: AwareDatetime
+    type: str
+    who: str
+    sentence: str
+    correlation_id: UUID | None
+    texts: tuple[Text, ...] = ()
+
+
+class Timeline(Contract):
+    """A case and all that happened to it, oldest first, as of `at`. `cut` when there is more than one answer holds."""
+
+    at: AwareDatetime
+    row: CaseRow | None
+    lines: tuple[Line, ...]
+    cut: bool = False
+
+
+class CasePage(Contract):
+    """Cases as they were `at`, the last changed first; `next_page` goes on from here, none at the end."""
+
+    at: AwareDatetime
+    cases: tuple[CaseRow, ...]
+    next_page: str | None

@@ -1,0 +1,1 @@
+"""What the reporter does: append events, keep projections true to them, rebuild them."""

@@ -1,0 +1,1 @@
+"""What reaches the reporter: records of every topic, and people's browsers."""

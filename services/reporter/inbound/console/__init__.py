@@ -1,0 +1,1 @@
+"""The operator's page: server-rendered, nothing from elsewhere, works without JavaScript."""

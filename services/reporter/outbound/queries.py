@@ -1,0 +1,283 @@
+"""What people and programs ask the reporter.
+
+Each function needs a connection with rights on schema reporter (`timeline` reads vault.case_keys, `status` reads
+control.switches); every read is by index or from running sums, whatever the number of cases.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TypeVar
+
+from contracts.base import Contract
+from contracts.envelope import UnknownTypeError, UnreadableError, decode
+from contracts.sealed import UnsealableError
+from services.reporter.domain.latency import percentile
+from services.reporter.domain.log import Entry
+from services.reporter.domain.projection import ALL_DAYS
+from services.reporter.domain.sentences import sealed_of, tell
+from services.reporter.domain.views import (
+    ApprovalRow,
+    CasePage,
+    CaseRow,
+    Day,
+    DeadLetterRow,
+    ErrorRow,
+    Latency,
+    Line,
+    SlaStatus,
+    Status,
+    Switch,
+    Text,
+    Timeline,
+)
+from services.reporter.outbound.event_log import read_entries
+from services.runtime import vault
+from services.runtime.postgres import Connection, Database
+
+ERRORS_SHOWN = 10
+DAYS_SHOWN = 7
+CASES_PER_PAGE = 50
+WAITING_SHOWN = 200
+LINES_MAX = 500
+
+_SUMS = """
+SELECT period, name, sum(amount) AS amount FROM reporter.totals
+WHERE period = ANY($1) AND ($2::text IS NULL OR process = $2) GROUP BY period, name
+"""
+_NEWEST = """
+SELECT row::text FROM reporter.projections
+WHERE kind = $1 AND ($2::text IS NULL OR process = $2) ORDER BY at DESC, case_id DESC LIMIT $3
+"""
+_OVERDUE = """
+SELECT count(*) FROM reporter.projections
+WHERE kind = 'sla' AND state = 'waiting' AND at < $1 AND ($2::text IS NULL OR process = $2)
+"""
+_OLDEST_OPEN = """
+SELECT at FROM reporter.projections
+WHERE kind = 'run' AND state = 'open' AND ($1::text IS NULL OR process = $1) ORDER BY at LIMIT 1
+"""
+_SWITCHES = """
+SELECT process, paused, reason, generation, changed_by, changed_at FROM control.switches
+WHERE $1::text IS NULL OR process = $1 ORDER BY process
+"""
+_CASES = """
+SELECT row::text, at, case_id FROM reporter.projections
+WHERE kind = 'case' AND ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR process = $2)
+  AND ($3::timestamptz IS NULL OR (at, case_id) < ($3, $4::text)) ORDER BY at DESC, case_id DESC LIMIT $5
+"""
+_CASE = "SELECT row::text FROM reporter.projections WHERE case_id = $1 AND kind = 'case'"
+_WAITING = """
+SELECT row::text FROM reporter.projections
+WHERE kind = $1 AND state = ANY($2) AND ($3::text IS NULL OR process = $3) ORDER BY at, case_id LIMIT $4
+"""
+
+V = TypeVar("V", bound=Contract)
+Sums = Mapping[str, Mapping[str, Decimal]]
+"""By period and name."""
+
+
+async def status(connection: Connection, *, process: str | None = None, at: datetime | None = None) -> Status:
+    """How things stand, for one process or for all; `at` is the moment that decides what is today and overdue."""
+    now = at or await _now(connection)
+    days = [f"{now - timedelta(days=back):%Y-%m-%d}" for back in range(DAYS_SHOWN)]
+    sums: dict[str, dict[str, Decimal]] = {period: {} for period in (*days, ALL_DAYS)}
+    for row in await connection.fetch(_SUMS, list(sums), process):
+        sums[row["period"]][row["name"]] = row["amount"]
+    errors = await connection.fetch(_NEWEST, "error", process, ERRORS_SHOWN)
+    oldest: datetime | None = await connection.fetchval(_OLDEST_OPEN, process)
+    today, ever = sums[days[0]], sums[ALL_DAYS]
+    runs, cost = int(today.get("runs", 0)), today.get("cost_usd", Decimal(0))
+    overdue = int(await connection.fetchval(_OVERDUE, now, process))
+    return Status(
+        at=now,
+        day=days[0],
+        runs_today=runs,
+        failures_today=int(today.get("failures", 0)),
+        latency=_latency(today),
+        cost_usd_today=cost,
+        cost_per_run_usd=cost / runs if runs else None,
+        tokens_today=int(today.get("tokens", 0)),
+        errors=tuple(ErrorRow.model_validate_json(row[0]) for row in errors),
+        cases=_named(ever, "case."),
+        decisions=_named(ever, "decision."),
+        decisions_today=_named(today, "decision."),
+        effects=_named(ever, "effect."),
+        effects_today=_named(today, "effect."),
+        dead_letters_open=int(ever.get("dead_letter.open", 0) + ever.get("dead_letter.redrive_requested", 0)),
+        approvals_open=int(ever.get("approval.waiting", 0)),
+        oldest_waiting_seconds=None if oldest is None else max(0.0, (now - oldest).total_seconds()),
+        sla=_sla(ever, overdue),
+        switches=tuple(Switch(**row) for row in await connection.fetch(_SWITCHES, process)),
+        days=tuple(_day(day, sums[day]) for day in days),
+        events=int(ever.get("events", 0)),
+        unread=int(ever.get("unread", 0)),
+    )
+
+
+async def cases(
+    connection: Connection, *, process: str | None = None, state: str | None = None, page: str | None = None
+) -> CasePage:
+    """A page of cases, the last changed first. `page` is a `next_page`; one that is none starts at the front."""
+    at, case_id = _read_page(page)
+    rows = await connection.fetch(_CASES, state, process, at, case_id, CASES_PER_PAGE + 1)
+    shown = rows[:CASES_PER_PAGE]
+    more = len(rows) > CASES_PER_PAGE
+    return CasePage(
+        at=await _now(connection),
+        cases=tuple(CaseRow.model_validate_json(row[0]) for row in shown),
+        next_page=f"{shown[-1]['at'].isoformat()}~{shown[-1]['case_id']}" if more else None,
+    )
+
+
+async def case_timeline(connection: Connection, case_id: str, *, reveal: bool = True) -> Timeline:
+    """One case and its newest events, told in order of time, with people's texts where their key still is."""
+    found = await read_entries(connection, [case_id], limit=LINES_MAX + 1)
+    entries = sorted(found.get(case_id, []), key=lambda e: (e.time, e.event_id))
+    row = await connection.fetchval(_CASE, case_id)
+    unseal = None
+    if reveal and entries:
+        unseal = (await vault.read(connection, [case_id]))[case_id].unseal
+    return Timeline(
+        at=await _now(connection),
+        row=None if row is None else CaseRow.model_validate_json(row),
+        lines=tuple(_line(entry, unseal) for entry in entries[-LINES_MAX:]),
+        cut=len(entries) > LINES_MAX,
+    )
+
+
+async def dead_letters(connection: Connection, *, process: str | None = None) -> list[DeadLetterRow]:
+    """Open dead letters, the oldest first, at most 200."""
+    return await _waiting(connection, DeadLetterRow, "dead_letter", ["open", "redrive_requested"], process)
+
+
+async def approvals(connection: Connection, *, process: str | None = None) -> list[ApprovalRow]:
+    """Approvals that wait for an answer, the oldest first, at most 200."""
+    return await _waiting(connection, ApprovalRow, "approval", ["waiting"], process)
+
+
+class Queries:
+    """ports.Reads: each question on a connection of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def status(self) -> Status:
+        async with self._database.connection() as connection:
+            return await status(connection)
+
+    async def cases(self, *, state: str | None, page: str | None) -> CasePage:
+        async with self._database.connection() as connection:
+            return await cases(connection, state=state, page=page)
+
+    async def timeline(self, case_id: str) -> Timeline:
+        async with self._database.connection() as connection:
+            return await case_timeline(connection, case_id)
+
+    async def dead_letters(self) -> Sequence[DeadLetterRow]:
+        async with self._database.connection() as connection:
+            return await dead_letters(connection)
+
+    async def approvals(self) -> Sequence[ApprovalRow]:
+        async with self._database.connection() as connection:
+            return await approvals(connection)
+
+
+async def _waiting(
+    connection: Connection, view: type[V], kind: str, states: Sequence[str], process: str | None
+) -> list[V]:
+    now = await _now(connection)
+    found = []
+    for (text,) in await connection.fetch(_WAITING, kind, states, process, WAITING_SHOWN):
+        row = view.model_validate_json(text)
+        due_at: datetime | None = getattr(row, "due_at", None)
+        left = None if due_at is None else (due_at - now).total_seconds() / 60
+        found.append(row.model_copy(update={"minutes_to_breach": left}))
+    return found
+
+
+async def _now(connection: Connection) -> datetime:
+    now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return now
+
+
+def _line(entry: Entry, unseal: Callable[[str], str] | None) -> Line:
+    try:
+        event = decode(entry.headers, entry.body)
+    except (UnknownTypeError, UnreadableError):
+        said = "An event that this version cannot read; it is in the log as it came."
+        who = entry.headers.get("ce_source", "unknown")
+        return _told(entry, who, said, ())
+    told = tell(event)
+    texts = () if unseal is None else tuple(_open(name, text, unseal) for name, text in sealed_of(event.data).items())
+    return _told(entry, told.who, told.sentence, texts)
+
+
+def _told(entry: Entry, who: str, sentence: str, texts: tuple[Text, ...]) -> Line:
+    return Line(
+        event_id=entry.event_id,
+        time=entry.time,
+        type=entry.type,
+        who=who,
+        sentence=sentence,
+        correlation_id=entry.correlation_id,
+        texts=texts,
+    )
+
+
+def _open(name: str, text: str, unseal: Callable[[str], str]) -> Text:
+    try:
+        return Text(name=name, text=unseal(text))
+    except UnsealableError:
+        return Text(name=name, text=None)
+
+
+def _read_page(page: str | None) -> tuple[datetime | None, str]:
+    at, _, case_id = (page or "").partition("~")
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is not None:
+            return moment, case_id.replace("\0", "")
+    return None, ""
+
+
+def _named(sums: Mapping[str, Decimal], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): int(sums[name]) for name in sorted(sums) if name.startswith(prefix)}
+
+
+def _latency(sums: Mapping[str, Decimal]) -> Latency:
+    counts = {int(upper): count for upper, count in _named(sums, "latency.").items()}
+    total = sum(counts.values())
+    return Latency(
+        count=total,
+        average_ms=float(sums.get("latency_ms", Decimal(0))) / total if total else None,
+        p50_ms=percentile(counts, 0.50),
+        p99_ms=percentile(counts, 0.99),
+    )
+
+
+def _sla(sums: Mapping[str, Decimal], overdue: int) -> SlaStatus:
+    met, breached, waiting, none = (
+        int(sums.get(f"sla.{state}", 0)) for state in ("met", "breached", "waiting", "not_applicable")
+    )
+    decided = met + breached + overdue
+    return SlaStatus(
+        met=met,
+        breached=breached,
+        overdue=overdue,
+        waiting=max(0, waiting - overdue),
+        not_applicable=none,
+        percent=100 * met / decided if decided else None,
+    )
+
+
+def _day(day: str, sums: Mapping[str, Decimal]) -> Day:
+    return Day(
+        day=day,
+        runs=int(sums.get("runs", 0)),
+        failures=int(sums.get("failures", 0)),
+        executed=int(sums.get("decision.executed", 0)),
+        held=int(sums.get("decision.held", 0)),
+        cost_usd=sums.get("cost_usd", Decimal(0)),
+    )

@@ -1,0 +1,164 @@
+"""Promises that every connector of a kind keeps. A connector's test class inherits them and brings the fixture."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import orjson
+import pytest
+
+from connectors.protocol import LooksUp, Sends
+from contracts.decision import Request
+from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
+from tests.fakes.other_side import Answer, Cut, OtherSide, Silence
+
+NO_PATIENCE_SECONDS = 0.4
+PATIENCE_SECONDS = 5.0
+
+Destination = Callable[[str, float], Sends]
+"""Makes a destination from an address and a time limit in seconds."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Something to send, and how the other side says yes to it."""
+
+    request: Request
+    stamp: str | None
+    yes: Answer
+
+
+class SendsPromises:
+    """Of destinations over HTTP. Brings `destination` and `job`."""
+
+    @pytest.fixture
+    async def other_side(self) -> AsyncIterator[OtherSide]:
+        async with OtherSide() as server:
+            yield server
+
+    async def test_a_definite_yes_is_acknowledged(
+        self, destination: Destination, job: Job, other_side: OtherSide
+    ) -> None:
+        other_side.answers = [job.yes]
+
+        done = await destination(other_side.url, PATIENCE_SECONDS).send(job.request, effect_key="k1", stamp=job.stamp)
+
+        assert done.reference
+        assert done.at.tzinfo is not None
+        assert len(other_side.asked) == 1
+
+    @pytest.mark.parametrize(
+        ("answer", "seconds"),
+        [
+            (Answer(429, headers={"retry-after": "17"}), 17.0),
+            (Answer(503, headers={"retry-after": "3"}), 3.0),
+            (
+                Answer(
+                    429,
+                    headers={"date": "Wed, 25 Nov 2026 06:31:24 GMT", "retry-after": "Wed, 25 Nov 2026 06:32:00 GMT"},
+                ),
+                36.0,
+            ),
+        ],
+    )
+    async def test_a_named_time_is_waited_for(
+        self, destination: Destination, job: Job, other_side: OtherSide, answer: Answer, seconds: float
+    ) -> None:
+        other_side.answers = [answer]
+
+        with pytest.raises(LaterError) as later:
+            await destination(other_side.url, PATIENCE_SECONDS).send(job.request, effect_key="k1", stamp=job.stamp)
+
+        assert later.value.seconds == seconds
+
+    @pytest.mark.parametrize("broken", [Answer(500), Answer(502), Answer(503), Cut()])
+    async def test_what_may_have_arrived_is_unknown(
+        self, destination: Destination, job: Job, other_side: OtherSide, broken: Answer | Cut
+    ) -> None:
+        other_side.answers = [broken]
+
+        with pytest.raises(OutcomeUnknownError):
+            await destination(other_side.url, PATIENCE_SECONDS).send(job.request, effect_key="k1", stamp=job.stamp)
+
+    async def test_silence_is_unknown_and_has_a_limit(
+        self, destination: Destination, job: Job, other_side: OtherSide
+    ) -> None:
+        other_side.answers = [Silence()]
+
+        with pytest.raises(OutcomeUnknownError) as unknown:
+            await destination(other_side.url, NO_PATIENCE_SECONDS).send(job.request, effect_key="k1", stamp=job.stamp)
+
+        assert unknown.value.code == "timeout"
+
+    async def test_what_never_left_is_tried_later(self, destination: Destination, job: Job, free_port: int) -> None:
+        with pytest.raises(LaterError) as later:
+            await destination(f"http://127.0.0.1:{free_port}", PATIENCE_SECONDS).send(
+                job.request, effect_key="k1", stamp=job.stamp
+            )
+
+        assert later.value.code == "unreachable"
+
+    @pytest.mark.parametrize(
+        ("status", "code"),
+        [
+            (400, "rejected"),
+            (403, "forbidden"),
+            (404, "gone"),
+            (410, "gone"),
+            (422, "unprocessable"),
+            (302, "rejected"),
+        ],
+    )
+    async def test_a_definite_no_is_for_ever(
+        self, destination: Destination, job: Job, other_side: OtherSide, status: int, code: str
+    ) -> None:
+        other_side.answers = [Answer(status, b"people's words", {"location": other_side.url})]
+
+        with pytest.raises(PermanentError) as refused:
+            await destination(other_side.url, PATIENCE_SECONDS).send(job.request, effect_key="k1", stamp=job.stamp)
+
+        assert refused.value.code == code
+        assert "people's words" not in str(refused.value)
+        assert len(other_side.asked) == 1, "a redirect was followed"
+
+    async def test_a_failure_never_tells_the_address(
+        self, destination: Destination, job: Job, other_side: OtherSide
+    ) -> None:
+        for answer in (Answer(403), Answer(429), Answer(500), Cut()):
+            other_side.answers = [answer]
+            with pytest.raises(Exception, match=r"answered|cut") as failed:
+                await destination(f"{other_side.url}/SECRET", PATIENCE_SECONDS).send(
+                    job.request, effect_key="k1", stamp=job.stamp
+                )
+            assert "SECRET" not in f"{failed.value!r} {failed.value.__cause__!r}"
+
+
+class LooksUpPromises:
+    """Brings `source`: its query `order` (parameter `id`) knows order A-1 of total 19.90 alone; `many` has 150 rows."""
+
+    async def test_a_row_is_found_by_its_parameter(self, source: LooksUp) -> None:
+        rows = await source.look_up("order", {"id": "A-1"})
+
+        assert [(row["id"], row["total"]) for row in rows] == [("A-1", "19.90")]
+
+    async def test_rows_are_json(self, source: LooksUp) -> None:
+        rows = await source.look_up("order", {"id": "A-1"})
+
+        assert orjson.loads(orjson.dumps(rows)) == rows
+
+    async def test_no_more_than_a_hundred_rows_come_back(self, source: LooksUp) -> None:
+        rows = await source.look_up("many", {})
+
+        assert len(rows) == 100
+
+    @pytest.mark.parametrize(
+        "hostile", ["' OR 1=1 --", "A-1'; DROP TABLE orders; --", "B?id=A-1", "B&id=A-1", "é\U0001f600"]
+    )
+    async def test_a_hostile_parameter_stays_a_value(self, source: LooksUp, hostile: str) -> None:
+        assert await source.look_up("order", {"id": hostile}) == []
+        assert len(await source.look_up("order", {"id": "A-1"})) == 1
+
+    async def test_an_unknown_query_is_refused_for_ever(self, source: LooksUp) -> None:
+        with pytest.raises(PermanentError) as refused:
+            await source.look_up("invoices", {})
+
+        assert refused.value.code == "unknown_query"

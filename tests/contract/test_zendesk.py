@@ -1,0 +1,352 @@
+"""The connector against the simulated Zendesk: what is written there comes out here, and the other way round."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import httpx
+import orjson
+import pytest
+
+from connectors.protocol import PlainChange
+from connectors.zendesk import Zendesk
+from contracts.basis import basis_of, version_of
+from contracts.decision import Request
+from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
+from nightshift.world.app import build
+from nightshift.world.books import books
+from nightshift.world.model import AGENT_ID, OUR_USER_ID, Ticket
+from nightshift.world.world import World
+from tests.contract.promises import Destination, Job, SendsPromises
+from tests.fakes.other_side import Answer
+from tests.fakes.world import START, Clock, connector, served, world as new_world
+
+OURS = str(OUR_USER_ID)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def world(clock: Clock) -> AsyncIterator[World]:
+    async with httpx.AsyncClient() as client:
+        yield new_world(clock, client)
+
+
+@pytest.fixture
+async def zendesk(world: World) -> AsyncIterator[Zendesk]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(build(world))) as client:
+        yield connector(client)
+
+
+@pytest.fixture
+def events(world: World) -> list[dict]:
+    """Every event that the world told of, in order."""
+    told: list[dict] = []
+    world.zendesk.listeners.append(lambda _, siblings: told.extend(siblings))
+    return told
+
+
+@pytest.fixture
+def ticket(world: World) -> Ticket:
+    ann = world.zendesk.add_customer("Ann", "ann@example.com")
+    return world.zendesk.create(ann.id, "Order", "Where is it?", channel="email")
+
+
+def reply(ticket: Ticket, text: str = "It is on its way.", *, public: bool = True, **more: object) -> Request:
+    body = {"ticket": {"comment": {"body": text, "public": public}, **more}}
+    return Request(kind="reply", connector="zendesk", object_id=str(ticket.id), semantics="conditional", body=body)
+
+
+def received(zendesk: Zendesk, events: list[dict]) -> list[PlainChange]:
+    return [one for event in events for one in zendesk.receive(event, orjson.dumps(event), START)]
+
+
+def comments(changes: list[PlainChange]) -> dict[str, tuple[str, str, str]]:
+    """Basis, author and text of each comment, by its name."""
+    return {
+        str(c.fields["comment_id"]): (
+            basis_of(version_of(START.fromisoformat(str(c.fields["comment_created_at"]))), str(c.fields["comment_id"])),
+            c.author,
+            c.texts["body"],
+        )
+        for c in changes
+        if "comment_id" in c.fields
+    }
+
+
+class TestZendeskSends(SendsPromises):
+    @pytest.fixture
+    async def destination(self) -> AsyncIterator[Destination]:
+        async with httpx.AsyncClient() as client:
+            yield lambda url, seconds: connector(client, url, timeout_seconds=seconds)
+
+    @pytest.fixture
+    def job(self, ticket: Ticket) -> Job:
+        stamp = "2026-11-25T06:00:00Z"
+        yes = {
+            "ticket": {"id": ticket.id, "updated_at": stamp},
+            "audit": {"id": 7, "author_id": OUR_USER_ID, "created_at": stamp},
+        }
+        return Job(request=reply(ticket), stamp=stamp, yes=Answer(200, orjson.dumps(yes)))
+
+
+async def test_a_reply_is_acknowledged_with_its_audit_and_read_back_by_its_key(
+    zendesk: Zendesk, ticket: Ticket, clock: Clock
+) -> None:
+    stamp = await zendesk.current_stamp(str(ticket.id))
+    clock.tick(3)
+
+    done = await zendesk.send(reply(ticket, status="solved"), effect_key="k1", stamp=stamp)
+
+    assert ticket.comments[-1].body == "It is on its way."
+    assert (done.at, done.stamp) == (START + timedelta(seconds=3), "2026-11-25T06:00:03Z")
+    (written,) = await zendesk.written(str(ticket.id))
+    assert (written.reference, written.effect_key, written.public) == (done.reference, "k1", True)
+
+
+async def test_an_internal_note_is_read_back_as_not_public(zendesk: Zendesk, ticket: Ticket) -> None:
+    stamp = await zendesk.current_stamp(str(ticket.id))
+
+    await zendesk.send(reply(ticket, public=False, additional_tags=["held"]), effect_key="k1", stamp=stamp)
+
+    assert [one.public for one in await zendesk.written(str(ticket.id))] == [False]
+    assert ticket.tags == ["held"]
+
+
+async def test_what_somebody_else_writes_with_our_account_has_no_key(
+    zendesk: Zendesk, world: World, ticket: Ticket
+) -> None:
+    world.zendesk.comment(ticket.id, OUR_USER_ID, "typed by hand")
+
+    assert [one.effect_key for one in await zendesk.written(str(ticket.id))] == [None]
+
+
+async def test_a_conditional_write_loses_against_what_happened_since(
+    zendesk: Zendesk, world: World, ticket: Ticket, clock: Clock
+) -> None:
+    stamp = await zendesk.current_stamp(str(ticket.id))
+    clock.tick(1)
+    world.zendesk.comment(ticket.id, ticket.requester_id, "Hello?")
+
+    with pytest.raises(ConflictError):
+        await zendesk.send(reply(ticket), effect_key="k1", stamp=stamp)
+
+    assert books(world.zendesk.state)["replies"] == 0
+
+
+async def test_closed_and_deleted_tickets_refuse_for_ever(zendesk: Zendesk, world: World, ticket: Ticket) -> None:
+    stamp = await zendesk.current_stamp(str(ticket.id))
+    world.zendesk.update(ticket.id, {"status": "closed"}, actor_id=AGENT_ID)
+    with pytest.raises(PermanentError) as closed:
+        await zendesk.send(reply(ticket), effect_key="k1", stamp=stamp)
+    world.zendesk.remove(ticket.id)
+    with pytest.raises(PermanentError) as deleted:
+        await zendesk.current_stamp(str(ticket.id))
+
+    assert (closed.value.code, deleted.value.code) == ("unprocessable", "gone")
+
+
+async def test_wrong_credentials_are_a_permanent_failure(world: World) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(build(world))) as client:
+        stranger = Zendesk(base_url="http://world", email="x", token="y", our_user_id=OURS, client=client)
+        with pytest.raises(PermanentError) as refused:
+            await stranger.user_id()
+
+    assert refused.value.code == "forbidden"
+
+
+async def test_the_connector_knows_who_it_is(zendesk: Zendesk) -> None:
+    assert await zendesk.user_id() == OURS
+
+
+async def test_a_comment_has_one_name_one_basis_and_one_text_by_either_way(
+    zendesk: Zendesk, world: World, events: list[dict], ticket: Ticket, clock: Clock
+) -> None:
+    clock.tick(2)
+    world.zendesk.comment(ticket.id, ticket.requester_id, "<p>Hello?</p>")
+    clock.tick(2)
+    world.zendesk.comment(ticket.id, AGENT_ID, "I look.", public=False)
+    clock.tick(2)
+    await zendesk.send(reply(ticket), effect_key="k1", stamp=await zendesk.current_stamp(str(ticket.id)))
+
+    told = comments(received(zendesk, events))
+    read = comments(list(await zendesk.read(str(ticket.id))))
+
+    assert read == told
+    assert sorted(author for _, author, _ in read.values()) == ["customer", "customer", "ours", "staff"]
+
+
+async def test_the_last_change_of_a_reading_holds_the_state(
+    zendesk: Zendesk, world: World, ticket: Ticket, clock: Clock
+) -> None:
+    clock.tick(1)
+    world.zendesk.update(ticket.id, {"status": "pending", "assignee_id": AGENT_ID}, actor_id=AGENT_ID)
+
+    changes = await zendesk.read(str(ticket.id))
+
+    assert changes[0].opens
+    assert changes[-1].kind == "read"
+    assert (changes[-1].fields["status"], changes[-1].fields["assignee_id"]) == ("pending", str(AGENT_ID))
+    assert changes[-1].fields["updated_at"] == await zendesk.current_stamp(str(ticket.id))
+
+
+async def test_updates_of_one_second_keep_the_order_of_their_audits(
+    zendesk: Zendesk, world: World, ticket: Ticket
+) -> None:
+    for status in ("pending", "open", "solved"):
+        world.zendesk.update(ticket.id, {"status": status, "priority": None}, actor_id=AGENT_ID)
+
+    changes = await zendesk.read(str(ticket.id))
+
+    order = sorted(changes, key=lambda c: (c.version, c.position))
+    assert [c.fields["status"] for c in order if "status" in c.fields] == [
+        "new",
+        "pending",
+        "open",
+        "solved",
+        "solved",
+    ]
+
+
+async def test_reading_twice_gives_the_same_changes(zendesk: Zendesk, ticket: Ticket) -> None:
+    assert await zendesk.read(str(ticket.id)) == await zendesk.read(str(ticket.id))
+
+
+async def test_a_ticket_that_is_gone_reads_as_deleted(zendesk: Zendesk, world: World, ticket: Ticket) -> None:
+    world.zendesk.remove(ticket.id)
+
+    (change,) = await zendesk.read(str(ticket.id))
+
+    assert (change.kind, change.version) == ("soft_deleted", version_of(START))
+
+
+async def test_a_long_history_is_read_over_its_pages(zendesk: Zendesk, world: World, ticket: Ticket) -> None:
+    for number in range(230):
+        world.zendesk.comment(ticket.id, ticket.requester_id, f"message {number}")
+
+    read = comments(list(await zendesk.read(str(ticket.id))))
+
+    assert len(read) == 231
+
+
+async def test_the_list_pages_through_what_changed_and_leaves_out_the_last_minute(
+    zendesk: Zendesk, world: World, clock: Clock
+) -> None:
+    ann = world.zendesk.add_customer("Ann", "ann@example.com")
+    for number in range(150):
+        world.zendesk.create(ann.id, f"ticket {number}", "text")
+    clock.tick(120)
+    world.zendesk.create(ann.id, "too new", "text")
+
+    first = await zendesk.list_changed(START, None)
+    second = await zendesk.list_changed(START, first.cursor)
+
+    found = [change.object_id for page in (first, second) for change in page.changes]
+    assert found == [str(number) for number in range(1, 151)]
+    assert (first.end, second.end) == (False, True)
+    assert all(change.hint for change in first.changes)
+
+
+async def test_a_down_zendesk_asks_for_patience(zendesk: Zendesk, world: World, ticket: Ticket) -> None:
+    world.api.faults.down = "503"
+    world.api.faults.retry_after_seconds = 9
+
+    with pytest.raises(LaterError) as write:
+        await zendesk.send(reply(ticket), effect_key="k1", stamp="2026-11-25T06:00:00Z")
+    with pytest.raises(LaterError):
+        await zendesk.read(str(ticket.id))
+
+    assert write.value.seconds == 9
+
+
+async def test_a_limit_asks_for_patience_and_nothing_was_done(zendesk: Zendesk, world: World, ticket: Ticket) -> None:
+    world.api.faults.upcoming = ["rate_limited"]
+
+    with pytest.raises(LaterError):
+        await zendesk.send(reply(ticket), effect_key="k1", stamp=await zendesk.current_stamp(str(ticket.id)))
+
+    assert books(world.zendesk.state)["replies"] == 0
+
+
+async def test_a_yes_that_did_nothing_is_not_found_when_read_back(
+    zendesk: Zendesk, world: World, ticket: Ticket
+) -> None:
+    world.api.faults.upcoming = ["no_effect"]
+
+    await zendesk.send(reply(ticket), effect_key="k1", stamp=await zendesk.current_stamp(str(ticket.id)))
+
+    assert await zendesk.written(str(ticket.id)) == ()
+
+
+async def test_an_error_after_the_effect_is_unknown_and_found_when_read_back(
+    zendesk: Zendesk, world: World, ticket: Ticket
+) -> None:
+    world.api.faults.upcoming = ["effect_then_500"]
+
+    with pytest.raises(OutcomeUnknownError):
+        await zendesk.send(reply(ticket), effect_key="k1", stamp=await zendesk.current_stamp(str(ticket.id)))
+
+    assert [one.effect_key for one in await zendesk.written(str(ticket.id))] == ["k1"]
+
+
+async def test_a_cut_connection_after_the_effect_is_unknown_and_found_when_read_back(
+    world: World, ticket: Ticket
+) -> None:
+    async with served(build(world)) as url, httpx.AsyncClient() as client:
+        zendesk = connector(client, url)
+        stamp = await zendesk.current_stamp(str(ticket.id))
+        world.api.faults.upcoming = ["effect_then_cut"]
+
+        with pytest.raises(OutcomeUnknownError) as cut:
+            await zendesk.send(reply(ticket), effect_key="k1", stamp=stamp)
+
+        assert cut.value.code == "cut"
+        assert [one.effect_key for one in await zendesk.written(str(ticket.id))] == ["k1"]
+
+
+async def test_a_down_zendesk_that_cuts_connections_is_unknown_for_a_write_and_later_for_a_read(
+    world: World, ticket: Ticket
+) -> None:
+    world.api.faults.down = "cut"
+    async with served(build(world)) as url, httpx.AsyncClient() as client:
+        with pytest.raises(OutcomeUnknownError):
+            await connector(client, url).send(reply(ticket), effect_key="k1", stamp="2026-11-25T06:00:00Z")
+        with pytest.raises(LaterError):
+            await connector(client, url).read(str(ticket.id))
+
+
+@pytest.mark.parametrize("late_first", [True, False])
+async def test_of_a_late_call_and_its_retry_under_the_same_stamp_only_one_takes_effect(
+    world: World, ticket: Ticket, clock: Clock, *, late_first: bool
+) -> None:
+    async with served(build(world)) as url, httpx.AsyncClient() as client:
+        stamp = await connector(client, url).current_stamp(str(ticket.id))
+        world.api.faults.upcoming = ["late"]
+        with pytest.raises(OutcomeUnknownError) as unknown:
+            await connector(client, url, timeout_seconds=0.3).send(reply(ticket), effect_key="k1", stamp=stamp)
+        assert unknown.value.code == "timeout"
+
+        zendesk = connector(client, url)
+        clock.tick(61 if late_first else 2)
+        if late_first:
+            with pytest.raises(ConflictError):
+                await zendesk.send(reply(ticket), effect_key="k1", stamp=stamp)
+        else:
+            await zendesk.send(reply(ticket), effect_key="k1", stamp=stamp)
+        clock.tick(61)
+        world.zendesk.advance()
+
+        assert [one.effect_key for one in await zendesk.written(str(ticket.id))] == ["k1"]
+        assert books(world.zendesk.state)["answered_once"] == 1
+
+
+async def test_an_endless_history_is_given_up(zendesk: Zendesk, world: World, ticket: Ticket) -> None:
+    for number in range(3001):
+        world.zendesk.comment(ticket.id, ticket.requester_id, str(number))
+
+    with pytest.raises(PermanentError) as refused:
+        await zendesk.written(str(ticket.id))
+
+    assert refused.value.code == "history_too_long"

@@ -1,0 +1,1 @@
+"""A process for tests: comments are asked, answers are sent."""

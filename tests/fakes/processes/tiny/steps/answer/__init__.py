@@ -1,0 +1,1 @@
+"""The only step: a prompt that no test asks."""

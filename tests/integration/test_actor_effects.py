@@ -1,0 +1,323 @@
+"""Effects: each once outside, whatever crashes, conflicts, times out or comes back late."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from contracts.events.dead_letters import DeadLetterRaised
+from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
+from contracts.failures import ConflictError, LaterError, PermanentError
+from tests.conftest import MigratedDatabase
+from tests.fakes.acting import Bench, bench
+from tests.fakes.destination import answer_lost, call_lost, lands_late, raises, swallowed
+
+
+@pytest.fixture
+async def actor(migrated: MigratedDatabase) -> AsyncIterator[Bench]:
+    async with bench(migrated) as made:
+        yield made
+
+
+async def test_an_answer_goes_attempted_acknowledged_observed_and_once(actor: Bench) -> None:
+    await actor.ask()
+
+    await actor.send()
+    await actor.look()
+
+    assert await actor.states() == {"reply 1.1": "observed"}
+    assert actor.outside.answers_most == 1
+    (attempted,) = await actor.said(EffectAttempted)
+    assert (attempted.attempt, attempted.mode, attempted.public, attempted.switch_generation) == (1, "act", True, 1)
+    assert attempted.stamp is not None
+    assert len(await actor.said(EffectAcknowledged)) == 1
+    assert [o.by for o in await actor.said(EffectObserved)] == ["read_back"]
+
+
+async def test_the_intent_is_committed_before_the_call(actor: Bench) -> None:
+    await actor.ask()
+    seen: list[int] = []
+
+    async def send(request: object, *, effect_key: str, stamp: str | None) -> object:
+        del request, effect_key, stamp
+        seen.append(len(await actor.said(EffectAttempted)))
+        raise PermanentError("gone", "gone")
+
+    actor.outside.send = send  # type: ignore[assignment,method-assign]
+    await actor.send()
+
+    assert seen == [1]
+
+
+async def test_a_lost_answer_is_found_by_reading_back_and_not_sent_again(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(answer_lost)
+
+    await actor.send()
+    assert await actor.states() == {"reply 1.1": "unknown"}
+    await actor.hurry()
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "observed"}
+    assert len(actor.outside.calls) == 1
+
+
+async def test_an_unknown_attempt_is_not_read_back_before_its_second_is_over(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(answer_lost)
+
+    await actor.send()
+    await actor.send()
+
+    assert actor.outside.reads == 0
+
+
+async def test_a_lost_call_is_sent_again_under_the_same_stamp(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(call_lost)
+
+    await actor.send()
+    await actor.hurry()
+    await actor.send()
+
+    first, second = actor.outside.calls
+    assert first.stamp == second.stamp
+    assert actor.outside.answers_most == 1
+    assert [a.attempt for a in await actor.said(EffectAttempted)] == [1, 2]
+
+
+async def test_a_first_call_that_lands_late_leaves_one_answer_in_their_books(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick(60)
+    actor.outside.faults.append(lands_late)
+
+    await actor.send()
+    await actor.hurry()
+    await actor.lane.step()  # reads back: not there yet
+    actor.outside.tick(60)
+    actor.outside.land()
+    await actor.send()  # the second call: 409
+    await actor.hurry()
+    await actor.send()
+
+    assert actor.outside.answers_most == 1
+    assert await actor.states() == {"reply 1.1": "observed"}
+
+
+async def test_a_first_call_that_lands_after_the_second_is_refused(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick(60)
+    actor.outside.faults.append(lands_late)
+
+    await actor.send()
+    await actor.hurry()
+    await actor.send()
+    actor.outside.tick(60)
+    actor.outside.land()
+
+    assert actor.outside.answers_most == 1
+
+
+async def test_a_crash_between_call_and_outcome_is_read_back_by_another(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(answer_lost_by_crash)
+    with pytest.raises(asyncio.CancelledError):
+        await actor.lane.step()
+    assert await actor.states() == {"reply 1.1": "in_flight"}
+
+    await actor.hurry()
+    other = actor.new_lane()
+    await other.step()
+    await actor.hurry()
+    await other.step()
+
+    assert await actor.states() == {"reply 1.1": "observed"}
+    assert actor.outside.answers_most == 1
+
+
+async def test_a_crash_before_the_call_arrived_is_sent_again_once(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(raises(asyncio.CancelledError()))
+    with pytest.raises(asyncio.CancelledError):
+        await actor.lane.step()
+
+    for _ in range(4):
+        await actor.hurry()
+        await actor.send()
+
+    assert actor.outside.answers_most == 1
+    assert len(actor.outside.calls) == 2
+
+
+async def test_a_conflict_by_a_new_comment_supersedes_the_answer_to_the_old_one(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick()
+    actor.outside.says("1", text="And another thing")  # its webhook has not come yet
+
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "superseded"}
+    assert actor.outside.answers_most == 0
+    assert [(f.code, f.outcome) for f in await actor.said(EffectFailed)] == [
+        ("conflict", "retry"),
+        ("newer_basis", "superseded"),
+    ]
+
+
+async def test_a_conflict_by_a_note_gets_a_fresh_stamp(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick()
+    actor.outside.says("1", author="system", public=False)
+
+    await actor.send()
+
+    first, second = actor.outside.calls
+    assert first.stamp != second.stamp
+    assert actor.outside.answers_most == 1
+
+
+async def test_patience_that_is_asked_for_is_given_and_counts_no_try(actor: Bench) -> None:
+    await actor.ask()
+    for _ in range(5):  # more than attempts_max
+        actor.outside.faults.append(raises(LaterError("rate_limited", "429", seconds=7)))
+        await actor.send()
+        calls = len(actor.outside.calls)
+        actor.time += 6.9
+        await actor.hurry()
+        await actor.send()
+        assert len(actor.outside.calls) == calls
+        actor.time += 0.2
+    await actor.send()
+
+    assert actor.outside.answers_most == 1
+    assert await actor.states() == {"reply 1.1": "acknowledged"}
+
+
+async def test_an_outage_opens_the_breaker_and_effects_wait_and_none_dies(actor: Bench) -> None:
+    for ticket in "123456":
+        await actor.ask(ticket)
+    for _ in range(20):
+        actor.outside.faults.append(raises(LaterError("unreachable", "refused", seconds=0)))
+
+    await actor.send()
+    assert len(actor.outside.calls) == 3  # breaker_failures
+    for _ in range(10):  # half open: one probe each time
+        calls = len(actor.outside.calls)
+        actor.time += 16
+        await actor.hurry()
+        await actor.send()
+        assert len(actor.outside.calls) == calls + 1
+    actor.outside.faults.clear()
+    actor.time += 16
+    await actor.hurry()
+    await actor.send()
+
+    assert set((await actor.states()).values()) == {"acknowledged"}
+    assert actor.outside.answers_most == 1
+
+
+async def test_a_ticket_deleted_while_work_waits_ends_it_without_a_dead_letter(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.delete("1")
+
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "superseded"}
+    assert await actor.said(DeadLetterRaised) == []
+
+
+async def test_a_refusal_for_good_is_a_dead_letter_and_a_person_is_told(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(raises(PermanentError("unprocessable", "422")))
+
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "dead", "handover 1.1": "acknowledged"}
+    (letter,) = await actor.said(DeadLetterRaised)
+    assert (letter.work, letter.code) == ("effect.reply", "unprocessable")
+
+
+async def test_conflicts_without_end_become_a_dead_letter(actor: Bench) -> None:
+    await actor.ask()
+    for _ in range(3):
+        actor.outside.faults.append(raises(ConflictError("409")))
+
+    await actor.send()
+
+    assert (await actor.states())["reply 1.1"] == "dead"
+
+
+async def test_acknowledged_and_never_there_is_sent_once_more_and_then_a_persons(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.extend([swallowed, swallowed])
+
+    for _ in range(20):
+        await actor.send()
+        await actor.look()
+
+    assert await actor.states() == {"reply 1.1": "person", "handover 1.1": "observed"}
+    assert [c.request.kind for c in actor.outside.calls] == ["reply", "reply", "handover"]
+
+
+async def test_a_blind_notice_of_unknown_outcome_goes_to_a_person(actor: Bench) -> None:
+    await actor.ask(output={"confidence": 0.9, "answer": "Hi", "do": ("notice",)})
+    actor.outside.faults.append(call_lost)
+
+    await actor.pager.step()
+    await actor.hurry()
+    await actor.pager.step()
+    await actor.send()
+
+    assert await actor.states() == {"notice 1.1": "person", "handover 1.1": "acknowledged"}
+    assert [f.outcome for f in await actor.said(EffectFailed)] == ["person"]
+
+
+async def test_a_claim_too_old_to_be_sent_is_claimed_again(actor: Bench) -> None:
+    await actor.ask()
+    claim = await actor.lane._claim()
+    assert claim is not None
+    assert claim != "settled"
+    actor.time += 2.1
+
+    await actor.lane._send(claim, actor.lane._outside, committed_at=0.0)  # type: ignore[arg-type]
+    assert actor.outside.calls == []
+    await actor.send()
+
+    assert actor.outside.answers_most == 1
+    tries = await actor.admin.fetchval("SELECT tries FROM actor.effects")
+    assert tries == 1
+    assert [f.code for f in await actor.said(EffectFailed)] == ["claimed_too_long_ago"]
+
+
+async def test_effects_of_one_case_keep_their_order_and_others_flow(actor: Bench) -> None:
+    await actor.ask("1", confidence=0.1)  # a handover
+    actor.outside.tick()
+    await actor.ask("1")  # a reply behind it
+    await actor.ask("2")
+    actor.outside.faults.append(call_lost)
+
+    await actor.send()
+
+    assert await actor.states() == {"handover 1.1": "unknown", "reply 1.2": "planned", "reply 2.1": "acknowledged"}
+
+
+async def test_two_senders_send_each_effect_once(actor: Bench) -> None:
+    for ticket in range(20):
+        await actor.ask(str(ticket))
+    other = actor.new_lane()
+
+    async def drain(lane: object) -> None:
+        while await lane.step():  # type: ignore[attr-defined]
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(drain(actor.lane))
+        group.create_task(drain(other))
+
+    assert len(actor.outside.calls) == 20
+    assert actor.outside.answers_most == 1
+
+
+def answer_lost_by_crash(outside: object, call: object) -> object:
+    outside.carry_out(call)  # type: ignore[attr-defined]
+    raise asyncio.CancelledError

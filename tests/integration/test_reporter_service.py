@@ -1,0 +1,93 @@
+"""The reporter as a program of its own, with a real broker: from an order in SQL to the operator's page."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+
+from services.reporter.outbound.event_log import digest
+from services.runtime.postgres import connect
+from tests.conftest import MigratedDatabase
+
+TOKEN = "a-token-of-some-length"
+PATIENCE_SECONDS = 40
+
+
+async def until(true: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await true():
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def program(module: str, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Runs `python -m module` for the length of the block."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, env={**environment, **settings}, stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_switch_turned_in_sql_is_an_event_on_the_first_page_and_a_rebuild_knows_it(
+    migrated: MigratedDatabase, broker: str, free_port: int
+) -> None:
+    url = migrated.url("nightshift_reporter")
+    settings = {
+        "NIGHTSHIFT_DATABASE_URL": url,
+        "NIGHTSHIFT_KAFKA_BOOTSTRAP": broker,
+        "NIGHTSHIFT_HTTP_PORT": str(free_port),
+        "NIGHTSHIFT_CONSOLE_TOKEN": TOKEN,
+    }
+
+    async with (
+        program("services.reporter", **settings) as reporter,
+        connect(migrated.admin_url, schema="reporter", connections_max=1) as database,
+        database.connection() as admin,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port}") as browser,
+    ):
+
+        async def is_ready() -> bool:
+            try:
+                return (await browser.get("/readyz")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        await until(is_ready)
+        await admin.execute("INSERT INTO control.switches (process, paused, reason) VALUES ('support', true, 'odd')")
+        await until(
+            lambda: admin.fetchval(
+                "SELECT 1 FROM event_log l JOIN control.outbox o USING (event_id) WHERE l.type = 'process.paused.v1'"
+            )
+        )
+        assert (await browser.get("/")).status_code == 401
+        assert (await browser.get(f"/?token={TOKEN}")).status_code == 303
+        assert "support is paused" in (await browser.get("/")).text
+
+        async with program("services.reporter.rebuild", NIGHTSHIFT_DATABASE_URL=url) as rebuild:
+            assert await rebuild.wait() == 0
+        assert len(await digest(admin)) == 64
+
+        reporter.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert await reporter.wait() == 0
+
+
+async def test_a_token_that_is_easily_guessed_is_refused_at_the_start(migrated: MigratedDatabase, broker: str) -> None:
+    settings = {
+        "NIGHTSHIFT_DATABASE_URL": migrated.url("nightshift_reporter"),
+        "NIGHTSHIFT_KAFKA_BOOTSTRAP": broker,
+        "NIGHTSHIFT_CONSOLE_TOKEN": "short",
+    }
+
+    async with program("services.reporter", **settings) as reporter, asyncio.timeout(PATIENCE_SECONDS):
+        assert await reporter.wait() != 0

@@ -1,0 +1,132 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from contracts.decision import Action, Reason, Request
+from services.actor.domain import effect
+from services.actor.domain.effect import Standing
+
+NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
+REQUEST = Request(kind="reply", connector="desk", object_id="1", semantics="conditional", body={"b": 1, "a": "é"})
+
+
+def standing(**other: Any) -> Standing:
+    told: dict[str, Any] = {
+        "kind": "reply",
+        "basis": "2|b",
+        "newest_basis": "2|b",
+        "now": NOW,
+        "asked_at": NOW - timedelta(hours=1),
+        "max_age": timedelta(hours=1),
+        "approval_state": None,
+        "granted": {"reply": "draft"},
+        "modes": {"reply": "draft"},
+        "effects_last_hour": 3,
+        "effects_max": 4,
+        "dead_letter_open": False,
+        "held": False,
+        "refusal": None,
+    }
+    return Standing(**(told | other))
+
+
+def code(**other: Any) -> str | None:
+    reason = effect.why_not(standing(**other))
+    return None if reason is None else reason.code
+
+
+def test_what_still_holds_may_go() -> None:
+    assert code() is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"newest_basis": "3|c"}, "newer_basis"),
+        ({"modes": {"reply": "watch"}}, "mode_lowered"),
+        ({"modes": {}}, "mode_lowered"),
+        ({"modes": {"reply": "act"}}, None),
+        ({"effects_last_hour": 4}, "effects_per_hour"),
+        ({"approval_state": "approved"}, None),
+        ({"approval_state": "superseded"}, "approval_invalid"),
+        ({"asked_at": NOW - timedelta(hours=1, seconds=1)}, "too_old"),
+        ({"dead_letter_open": True}, "dead_letter_open"),
+        ({"held": True}, "case_held"),
+        ({"refusal": Reason(code="taken", text="t")}, "taken"),
+    ],
+)
+def test_each_change_since_the_plan_is_seen(changed: dict[str, Any], expected: str | None) -> None:
+    assert code(**changed) == expected
+
+
+def test_a_handover_goes_whatever_became_of_the_case_but_only_one_beyond_the_limit() -> None:
+    handover = {
+        "kind": "handover",
+        "granted": {"handover": "act"},
+        "modes": {"handover": "act"},
+        "newest_basis": "3|c",
+        "held": True,
+        "dead_letter_open": True,
+    }
+
+    assert code(**handover, effects_last_hour=4) is None
+    assert code(**handover, effects_last_hour=5) == "effects_per_hour"
+    assert code(**(handover | {"modes": {"handover": "watch"}})) == "mode_lowered"
+
+
+@pytest.mark.parametrize(
+    ("semantics", "may_repeat", "setting", "can_read_back", "expected"),
+    [
+        ("conditional", False, "read_back", True, "read_back"),
+        ("conditional", False, "person", True, "person"),
+        ("conditional", False, "resend", False, "person"),
+        ("idempotent", False, "read_back", True, "read_back"),
+        ("idempotent", False, "read_back", False, "resend"),
+        ("blind", False, "read_back", True, "person"),
+        ("blind", False, "person", False, "person"),
+        ("blind", False, "resend", False, "resend"),
+        ("blind", True, "person", False, "resend"),
+    ],
+)
+def test_only_what_can_be_told_apart_or_may_repeat_is_sent_again(
+    semantics: str,
+    may_repeat: bool,
+    setting: effect.AfterUnknown,
+    can_read_back: bool,
+    expected: str,
+) -> None:
+    found = effect.after_unknown(
+        semantics=semantics, may_repeat=may_repeat, setting=setting, can_read_back=can_read_back
+    )
+
+    assert found == expected
+
+
+def test_an_approval_covers_basis_requests_and_their_order() -> None:
+    other = REQUEST.model_copy(update={"body": {"b": 2}})
+    digests = {
+        effect.approval_digest("2|b", [REQUEST]),
+        effect.approval_digest("3|c", [REQUEST]),
+        effect.approval_digest("2|b", [other]),
+        effect.approval_digest("2|b", [REQUEST, other]),
+        effect.approval_digest("2|b", [other, REQUEST]),
+    }
+
+    assert len(digests) == 5
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
+    turned = REQUEST.model_copy(update={"body": {"a": "é", "b": 1}})
+
+    assert effect.digest_of(turned) == effect.digest_of(REQUEST)
+
+
+def test_an_effect_relies_on_its_own_action_and_on_those_behind_it() -> None:
+    actions = [Action(name="refund"), Action(name="tag")]
+    granted = effect.granted_modes("reply", actions, {"reply": "act", "refund": "draft", "tag": "watch"})
+
+    assert granted == {"reply": "act", "refund": "draft"}
+    assert effect.mode_of("reply", granted) == "act"
+    assert effect.mode_of("page", granted) == "draft"
+    assert effect.mode_of("page", {}) == "watch"

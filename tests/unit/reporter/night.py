@@ -1,0 +1,313 @@
+"""Events of a made-up night: a few cases of each kind, each ending in its own way."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID, uuid5
+
+from contracts.base import Fact
+from contracts.basis import basis_of, version_of
+from contracts.decision import Action, Circumstances, Reason, Verdict
+from contracts.envelope import Event, Record
+from contracts.events.cases import Author, CaseChanged, CaseOpened
+from contracts.events.control import ApprovalAnswered, ProcessPaused, ProcessResumed, RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
+from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
+from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
+from contracts.events.proposals import FactRead, FactsRead, MadeFrom, PassageUsed, ProposalFailed, ProposalMade
+from contracts.sealed import SealedText, seal
+from services.reporter.domain.sla import Policy
+
+START = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
+POLICY = Policy(first_reply_minutes=60, automated_reply_counts=True)
+ENDINGS = (
+    "answered",
+    "approval",
+    "denied",
+    "refused",
+    "dead_letter",
+    "redriven",
+    "staff",
+    "waiting",
+    "deleted",
+    "retry",
+)
+_LABELS = ("track_order", "refund", "cancel_order", "change_address", "invoice")
+
+
+def key_of(case_id: str) -> bytes:
+    return hashlib.sha256(case_id.encode()).digest()
+
+
+class Story:
+    """Tells one case's events, one after the other."""
+
+    def __init__(self, object_id: str, start: datetime = START) -> None:
+        self.case_id = f"support:zendesk:{object_id}"
+        self.object_id = object_id
+        self.now = start
+        self.events: list[Event[Fact]] = []
+        self.run = self._id("run")
+        self.basis = basis_of(version_of(start), "description")
+        self.effect = f"{self.case_id}|reply|{self.basis}"
+
+    def say(self, data: Fact, after: float = 1.0, *, source: str = "actor", process: str = "support") -> Event[Fact]:
+        self.now += timedelta(seconds=after)
+        event: Event[Fact] = Event(
+            event_id=self._id(f"{data.TYPE}|{len(self.events)}"),
+            source=f"nightshift/{source}",
+            time=self.now,
+            process=process,
+            case_id=self.case_id,
+            correlation_id=self.run,
+            causation_id=self.events[-1].event_id if self.events else None,
+            data=data,
+        )
+        self.events.append(event)
+        return event
+
+    def seal(self, text: str) -> SealedText:
+        return seal(text, key=key_of(self.case_id), key_version=1, case_id=self.case_id)
+
+    def opens(self, text: str = "Where is my order?", author: Author = "customer") -> Event[Fact]:
+        return self.say(CaseOpened(**self._change("created", text, author, {"status": "new"})), 0, source="ingest")
+
+    def changes(
+        self, kind: str, text: str = "", author: Author = "customer", after: float = 30, **fields: object
+    ) -> Event[Fact]:
+        self.now += timedelta(seconds=after)
+        return self.say(CaseChanged(**self._change(kind, text, author, fields)), 0, source="ingest")
+
+    def proposes(self, label: str = "track_order", cost: str = "0.0031") -> None:
+        read = FactRead(name="order", ok=True, digest="a" * 64)
+        unread = FactRead(name="invoice", ok=False, digest="b" * 64, error="timeout")
+        answers = self.seal('{"order": {"name": "order", "ok": true, "rows": [{"state": "shipped"}]}}')
+        self.say(FactsRead(basis=self.basis, facts=(read, unread), answers=answers), 1.5, source="classifier")
+        made = MadeFrom(
+            model="nearest",
+            prompt="c" * 64,
+            output_schema="d" * 64,
+            examples="e" * 64,
+            settings="f" * 64,
+            index_version="1",
+            passages=(PassageUsed(source="shipping.md", version="1", digest="0" * 64),),
+        )
+        proposal = ProposalMade(
+            basis=self.basis,
+            case={},
+            facts=answers,
+            output=self.seal(f'{{"reply": "It is on its way.", "intent": "{label}"}}'),
+            label=label,
+            confidence=0.91,
+            made_from=made,
+            tokens_in=850,
+            tokens_out=120,
+            cost_usd=Decimal(cost),
+            latency_ms=410,
+        )
+        self.say(proposal, 0.6, source="classifier")
+
+    def decides(self, verdict: Verdict, text: str, *, code: str = "rule", effects: Sequence[str] = ()) -> None:
+        self.now += timedelta(seconds=0.1)
+        decision = DecisionMade(
+            basis=self.basis,
+            proposal_id=None,
+            verdict=verdict,
+            reasons=(Reason(code=code, text=text),),
+            actions=(Action(name="reply"),) if verdict == "execute" else (),
+            label="track_order",
+            circumstances=Circumstances(),
+            policy_digest="0" * 64,
+            decided_at=self.now,
+            effect_keys=tuple(effects),
+        )
+        self.say(decision, 0)
+
+    def attempts(self, attempt: int = 1, *, kind: str = "reply", public: bool = True, after: float = 0.2) -> None:
+        told = EffectAttempted(
+            **self._of_effect(attempt, kind),
+            mode="act",
+            public=public,
+            request_digest="0" * 64,
+            switch_generation=1,
+            stamp=None,
+        )
+        self.say(told, after)
+
+    def acknowledges(self, attempt: int = 1, *, kind: str = "reply", after: float = 0.3) -> None:
+        self.now += timedelta(seconds=after)
+        told = EffectAcknowledged(**self._of_effect(attempt, kind), reference="audit 77", acknowledged_at=self.now)
+        self.say(told, 0)
+
+    def observes(self, *, kind: str = "reply", public: bool = True, after: float = 0.8) -> Event[Fact]:
+        self.now += timedelta(seconds=after)
+        told = EffectObserved(
+            **self._of_effect(1, kind), reference="audit 77", by="echo", public=public, observed_at=self.now
+        )
+        return self.say(told, 0)
+
+    def fails(self, attempt: int = 1, *, code: str = "unavailable", outcome: str = "retry") -> None:
+        self.say(EffectFailed(**self._of_effect(attempt, "reply"), code=code, outcome=outcome), 0.5)
+
+    def asks(self) -> UUID:
+        approval_id = self._id("approval")
+        asked = ApprovalRequested(
+            approval_id=approval_id,
+            basis=self.basis,
+            decision_id=self.events[-1].event_id,
+            requests=self.seal('[{"kind": "reply", "body": {"html": "<b>Your refund</b>"}}]'),
+            digest="9" * 64,
+            reasons=(Reason(code="refund_above_limit", text="The refund of 480.00 is above the limit of 50.00."),),
+            expires_at=self.now + timedelta(hours=24),
+        )
+        self.say(asked, 0)
+        return approval_id
+
+    def dies(self) -> UUID:
+        dead_letter_id = self._id("dead letter")
+        raised = DeadLetterRaised(
+            dead_letter_id=dead_letter_id,
+            service="classifier",
+            work="propose",
+            basis=self.basis,
+            code="schema_failed_twice",
+            message="reply: field required",
+            attempts=2,
+        )
+        self.say(ProposalFailed(basis=self.basis, code="schema_failed_twice", attempts=2), 2, source="classifier")
+        self.say(raised, 0, source="classifier")
+        return dead_letter_id
+
+    def _of_effect(self, attempt: int, kind: str) -> dict[str, object]:
+        key = self.effect.replace("|reply|", f"|{kind}|")
+        return {
+            "effect_key": key,
+            "kind": kind,
+            "destination": "zendesk",
+            "object_id": self.object_id,
+            "basis": self.basis,
+            "attempt": attempt,
+        }
+
+    def _change(self, kind: str, text: str, author: Author, fields: dict[str, object]) -> dict[str, object]:
+        return {
+            "door": "zendesk",
+            "object_id": self.object_id,
+            "kind": kind,
+            "identity": f"{kind}|{len(self.events)}",
+            "version": version_of(self.now),
+            "author": author,
+            "fields": fields,
+            "texts": {"body": self.seal(text)} if text else {},
+            "occurred_at": self.now,
+            "received_at": self.now + timedelta(milliseconds=40),
+        }
+
+    def _id(self, name: str) -> UUID:
+        return uuid5(UUID(int=7), f"{self.case_id}|{name}")
+
+
+def tell(object_id: str, ending: str, start: datetime = START) -> list[Event[Fact]]:
+    """The events of one case that ends so."""
+    story = Story(object_id, start)
+    story.opens(f"Hello, this is about number {object_id}: where is it?")
+    if ending in {"dead_letter", "redriven"}:
+        letter = story.dies()
+        if ending == "dead_letter":
+            story.changes("comment_added", "Anybody there?", comment_public=True)
+            return story.events
+        nonce = UUID(int=11)
+        story.say(RedriveRequested(dead_letter_id=letter, service="classifier", nonce=nonce, by="kim"), 600)
+        story.say(DeadLetterRedriven(dead_letter_id=letter, service="classifier", nonce=nonce, by="kim"))
+    if ending == "waiting":
+        return story.events
+    story.proposes(_LABELS[sum(map(ord, object_id)) % len(_LABELS)])
+    _END[ending](story)
+    return story.events
+
+
+def _answered(story: Story) -> None:
+    story.decides("execute", "Every rule is content.", effects=[story.effect])
+    story.attempts()
+    story.acknowledges()
+    story.observes()
+    story.changes("comment_added", "It is on its way.", "ours", after=1, comment_public=True)
+
+
+def _retry(story: Story) -> None:
+    story.decides("execute", "Every rule is content.", effects=[story.effect])
+    story.attempts()
+    story.fails()
+
+
+def _approval(story: Story) -> None:
+    story.decides("hold", "The refund of 480.00 is above the limit of 50.00.", code="refund_above_limit")
+    story.asks()
+
+
+def _denied(story: Story) -> None:
+    story.decides("hold", "The refund of 480.00 is above the limit of 50.00.", code="refund_above_limit")
+    approval_id = story.asks()
+    answered = ApprovalAnswered(approval_id=approval_id, answer="denied", digest="9" * 64, by="kim", reason="too much")
+    story.say(answered, 300)
+    story.say(
+        ApprovalResolved(approval_id=approval_id, basis=story.basis, answer="denied", by="kim", reason="too much")
+    )
+
+
+def _refused(story: Story) -> None:
+    story.decides("refuse", "The customer threatens to sue.", code="legal_threat")
+    story.attempts(kind="handover", public=False)
+    story.acknowledges(kind="handover")
+    story.observes(kind="handover", public=False)
+
+
+def _staff(story: Story) -> None:
+    story.decides("hold", "The reply cites nothing.", code="cites_nothing")
+    story.changes("comment_added", "I looked into it.", "staff", after=7200, comment_public=True)
+
+
+def _deleted(story: Story) -> None:
+    story.decides("ignore", "The ticket was deleted.", code="gone")
+    story.changes("soft_deleted", author="staff")
+
+
+_END = {
+    "answered": _answered,
+    "redriven": _answered,
+    "retry": _retry,
+    "approval": _approval,
+    "denied": _denied,
+    "refused": _refused,
+    "staff": _staff,
+    "deleted": _deleted,
+}
+
+
+def switch_events() -> list[Event[Fact]]:
+    """A pause and its end; their subject is the process."""
+    story = Story("switch", START)
+    story.case_id = "support"
+    story.say(ProcessPaused(generation=2, reason="odd replies", by="kim"))
+    story.say(ProcessResumed(generation=3, reason="mended", by="kim"), 900)
+    return story.events
+
+
+def night(cases: int, start: datetime = START, *, first: int = 1000) -> list[Event[Fact]]:
+    """`cases` cases, half of them answered, the rest in every other way."""
+    events = switch_events()
+    for number in range(cases):
+        ending = "answered" if number % 2 else ENDINGS[number // 2 % len(ENDINGS)]
+        events += tell(str(first + number), ending, start + timedelta(seconds=11 * number))
+    return events
+
+
+def records(events: Sequence[Event[Fact]]) -> list[Record]:
+    return [event.to_record() for event in events]
+
+
+def unknown_record() -> Record:
+    """Of a type that a newer build writes."""
+    record = tell("1", "waiting")[0].to_record()
+    return record._replace(headers={**record.headers, "ce_type": "case.opened.v9", "ce_id": str(UUID(int=99))})

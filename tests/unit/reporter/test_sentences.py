@@ -1,0 +1,35 @@
+"""Every event is told to a person."""
+
+import pytest
+
+from contracts.events import REGISTRY
+from services.reporter.domain.sentences import SENTENCES, sealed_of, tell
+from tests.unit.reporter.night import night
+
+TOLD = {event.type: event for event in night(40)}
+
+
+@pytest.mark.parametrize("event_type", sorted(REGISTRY))
+def test_every_event_type_has_a_sentence(event_type: str) -> None:
+    told = tell(TOLD[event_type])
+
+    assert event_type in SENTENCES
+    assert told.who
+    assert told.sentence.endswith(".")
+
+
+@pytest.mark.parametrize("event_type", sorted(REGISTRY))
+def test_a_sentence_holds_no_sealed_text_and_every_sealed_field_is_offered(event_type: str) -> None:
+    event = TOLD[event_type]
+
+    fields = event.data.model_dump_json()
+    offered = sealed_of(event.data)
+
+    assert "sealed:1:" not in tell(event).sentence
+    assert bool(offered) == ("sealed:1:" in fields)
+
+
+def test_reasons_are_told() -> None:
+    decided = next(e for e in night(40) if e.type == "decision.made.v1" and e.data.verdict == "refuse")
+
+    assert tell(decided).sentence == ("The rules refuse and leave the case to a person: The customer threatens to sue.")

@@ -1,0 +1,261 @@
+"""What was asked, whether it waits, and whether enough is known to answer."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from contracts.basis import basis_of, version_of
+from contracts.events.cases import CaseChanged
+from processes.support import case as cases
+from tests.unit.support.tickets import OURS, STAFF, at, change, comment, created, fold_all, folded, revealed
+
+
+def _said(number: int, seconds: float) -> str:
+    return basis_of(version_of(at(seconds)), f"said:{number:020}")
+
+
+def _audit(kind: str, seconds: float, number: int, read_at: float, **more: Any) -> CaseChanged:
+    return change(kind, seconds, update_id=f"audit:{number}", received_at=at(read_at), **more)
+
+
+def test_the_first_message_of_a_customer_is_the_basis() -> None:
+    case = folded(created())
+
+    assert cases.basis(case) == basis_of(version_of(at(0)), "description")
+    assert cases.awaits_answer(case)
+    assert cases.asked_at(case) == cases.opened_at(case) == at(0)
+    assert (cases.replied(case), cases.is_open(case), cases.party(case)) == (False, True, "501")
+    assert cases.stamp(case) == "2026-11-25T09:00:00Z"
+
+
+def test_a_newer_public_message_of_the_customer_is_the_newer_basis() -> None:
+    before, after = folded(created()), folded(created(), comment(9, 60))
+
+    assert cases.basis(after) == _said(9, 60)
+    assert (cases.basis(after) or "") > (cases.basis(before) or "")
+
+
+def test_messages_of_one_second_keep_their_order() -> None:
+    case = folded(created(), comment(9, 0), comment(10, 0))
+
+    assert cases.basis(case) == _said(10, 0)
+    assert [c.id for c in case.comments] == ["description", "9", "10"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        comment(9, 60, author="staff", fields=STAFF),
+        comment(9, 60, author="ours", fields=OURS),
+        comment(9, 60, author="staff", fields={**STAFF, "comment_public": False}),
+        comment(9, 60, fields={"comment_public": False}),
+        comment(9, 60, author="system", fields={"author_id": "", "author_is_staff": ""}),
+        change("tags_changed", 60, fields={"tags": ("x",)}),
+        change("priority_changed", 60, author="staff", fields={"priority": "high"}),
+    ],
+)
+def test_nothing_but_the_customers_public_word_makes_a_basis(other: CaseChanged) -> None:
+    assert cases.basis(folded(created(), other)) == basis_of(version_of(at(0)), "description")
+
+
+def test_a_first_comment_by_staff_is_not_the_customer_speaking() -> None:
+    case = folded(created(author="staff", fields=STAFF))
+
+    assert cases.basis(case) is None
+    assert not cases.awaits_answer(case)
+    assert not cases.replied(case)
+
+
+def test_an_author_nobody_named_is_known_by_the_requesters_id() -> None:
+    unknown = comment(9, 60, author="unknown", fields={"author_is_staff": ""})
+    mailed = created(author="system", fields={"author_is_staff": ""})
+
+    assert cases.basis(folded(created(), unknown)) == _said(9, 60)
+    assert cases.basis(folded(mailed)) is not None
+
+
+def test_one_comment_has_one_basis_by_whichever_way_and_order_it_was_learnt() -> None:
+    ways = [
+        created(),
+        change("trigger", 61, hint=True, update_id=None),
+        change("status_changed", 30, author="staff", fields={"status": "solved"}),
+        comment(9, 60, update_id="seq-1"),
+        change("status_changed", 60, update_id="seq-1", position=1, fields={"status": "open"}),
+        _audit("status_changed", 60, 12, 90, fields={"status": "open"}),
+        comment(9, 60, update_id="audit:12", identity="audit:12:9", received_at=at(90)),
+    ]
+
+    found = {cases.basis(fold_all(order)) for order in itertools.islice(itertools.permutations(ways), 0, 5040, 7)}
+
+    assert found == {_said(9, 60)}
+
+
+def test_a_reopening_without_a_message_is_a_basis_of_its_own() -> None:
+    solved = change("status_changed", 30, author="staff", fields={"status": "solved"})
+    opened = change("status_changed", 60, fields={"status": "open"})
+
+    case = folded(created(), opened, solved)
+
+    assert cases.basis(case) == basis_of(version_of(at(60)), "reopened")
+    assert cases.asked(case) is None
+    assert cases.asked_at(case) == at(60)
+    assert cases.awaits_answer(case)
+
+
+@pytest.mark.parametrize(
+    ("solved_first", "author"), [(False, "customer"), (True, "ours")], ids=["was never solved", "opened by us"]
+)
+def test_other_turns_of_the_status_are_no_reopening(solved_first: bool, author: str) -> None:  # noqa: FBT001  # a parameter of the table
+    before = change("status_changed", 30, author="staff", fields={"status": "solved" if solved_first else "pending"})
+    opened = change("status_changed", 60, author=author, fields={"status": "open"})
+
+    assert cases.basis(folded(created(), before, opened)) == basis_of(version_of(at(0)), "description")
+
+
+def test_a_message_that_comes_after_its_status_sibling_has_the_later_basis() -> None:
+    solved = change("status_changed", 30, author="staff", fields={"status": "solved"})
+    opened = change("status_changed", 60, fields={"status": "open"})
+
+    early = cases.basis(folded(created(), solved, opened)) or ""
+    whole = cases.basis(folded(created(), solved, opened, comment(9, 60))) or ""
+
+    assert whole == _said(9, 60)
+    assert whole > early
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [comment(9, 60, author="staff", fields=STAFF), comment(9, 60, author="ours", fields=OURS)],
+    ids=["staff", "ours"],
+)
+def test_a_public_answer_ends_the_wait_until_the_customer_writes_again(answer: CaseChanged) -> None:
+    answered = folded(created(), answer)
+
+    assert not cases.awaits_answer(answered)
+    assert cases.replied(answered)
+    assert cases.awaits_answer(folded(created(), answer, comment(10, 61)))
+
+
+def test_an_internal_note_answers_nobody() -> None:
+    note = comment(9, 60, author="staff", fields={**STAFF, "comment_public": False})
+
+    assert cases.awaits_answer(folded(created(), note))
+    assert not cases.replied(folded(created(), note))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("merged", "merged"),
+        ("soft_deleted", "deleted"),
+        ("marked_as_spam", "spam"),
+        ("permanently_deleted", "deleted"),
+    ],
+)
+def test_a_ticket_that_is_gone_awaits_nothing_until_it_comes_back(kind: str, why: str) -> None:
+    ended = change(kind, 60, author="staff")
+    later = change("tags_changed", 70, author="staff", fields={"status": "open"})
+    back = change("undeleted", 80, author="staff")
+
+    gone = folded(created(), later, ended)
+
+    assert (cases.gone(gone), cases.awaits_answer(gone), cases.is_open(gone)) == (why, False, False)
+    assert cases.gone(folded(created(), back, later, ended)) is None
+
+
+def test_a_closed_ticket_awaits_nothing() -> None:
+    closed = folded(created(), change("status_changed", 60, author="system", fields={"status": "closed"}))
+
+    assert (cases.gone(closed), cases.awaits_answer(closed)) == ("closed", False)
+
+
+@pytest.mark.parametrize(("solved_at", "waits"), [(60, True), (61, False)])
+def test_what_somebody_solved_after_the_message_awaits_nothing(solved_at: float, *, waits: bool) -> None:
+    solved = change("status_changed", solved_at, author="staff", fields={"status": "solved"})
+
+    assert cases.awaits_answer(folded(created(), comment(9, 60), solved)) is waits
+
+
+def test_a_hint_needs_a_read_that_came_after_it() -> None:
+    hint = change("trigger", 60, hint=True, fields={"status": "closed"}, received_at=at(62))
+    stale, fresh = (_audit("created", 0, 7, seconds) for seconds in (61, 62))
+
+    assert cases.needs_reading(folded(hint))
+    assert cases.needs_reading(folded(created(), hint, stale))
+    assert not cases.needs_reading(folded(created(), hint, fresh))
+    assert folded(created(), hint).value("status") == "new"
+
+
+def test_a_tie_between_two_updates_needs_a_read_and_the_audits_order_decides() -> None:
+    one = change("status_changed", 60, update_id="u1", fields={"status": "pending"})
+    two = change("status_changed", 60, update_id="u2", fields={"status": "open"})
+    audits = [
+        _audit("status_changed", 60, 99, 90, author="staff", fields={"status": "open"}),
+        _audit("status_changed", 60, 100, 90, author="staff", fields={"status": "pending"}),
+    ]
+
+    tied = folded(created(), one, two)
+    read = folded(*audits, created(), two, one)
+
+    assert cases.needs_reading(tied)
+    assert not cases.needs_reading(read)
+    assert read.value("status") == "pending"
+
+
+def test_siblings_and_updates_that_agree_are_no_tie() -> None:
+    sibling = change("tags_changed", 60, update_id="u1", position=1, fields={"status": "open"})
+    one = change("status_changed", 60, update_id="u1", fields={"status": "pending"})
+    two = change("status_changed", 60, update_id="u2", fields={"status": "open"})
+
+    assert not cases.needs_reading(folded(created(), one, sibling))
+    assert not cases.needs_reading(folded(created(), sibling, two))
+
+
+def test_a_message_without_its_text_needs_a_read() -> None:
+    bare = comment(9, 60, None)
+    read = comment(9, 60, "the text", update_id="audit:9", identity="audit:9:9", received_at=at(90))
+
+    assert cases.needs_reading(folded(created(), bare))
+    assert not cases.needs_reading(folded(created(), bare, read))
+
+
+def test_every_unanswered_message_needs_its_text() -> None:
+    bare, newer, answer = comment(9, 60, None), comment(10, 70), comment(11, 80, author="ours", fields=OURS)
+
+    assert cases.needs_reading(folded(created(), bare, newer))
+    assert not cases.needs_reading(folded(created(), bare, newer, answer))
+
+
+def test_a_comment_that_may_be_internal_needs_a_read() -> None:
+    staff = comment(9, 60, author="staff", fields={**STAFF, "comment_public": ""})
+
+    assert cases.needs_reading(folded(created(), staff))
+    assert cases.awaits_answer(folded(created(), staff))
+
+
+@pytest.mark.parametrize("stamp", ["yesterday", "", "2026-13-40"])
+def test_a_malformed_time_never_stops_a_case(stamp: str) -> None:
+    case = folded(created(fields={"created_at": stamp, "comment_created_at": stamp}))
+
+    assert cases.opened_at(case) == cases.asked_at(case) == at(0)
+
+
+def test_an_unexplained_reopening_needs_a_read() -> None:
+    solved = change("status_changed", 30, author="staff", fields={"status": "solved"})
+    opened = change("status_changed", 60, fields={"status": "open"})
+
+    assert cases.needs_reading(folded(created(), solved, opened))
+    assert not cases.needs_reading(folded(created(), solved, opened, _audit("status_changed", 60, 12, 90)))
+
+
+def test_a_plain_ticket_needs_no_read() -> None:
+    assert not cases.needs_reading(folded(created(), comment(9, 60)))
+
+
+def test_texts_are_sealed_until_they_are_revealed() -> None:
+    sealed, clear = folded(created("my parcel")), revealed(created("my parcel"))
+
+    assert "parcel" not in sealed.model_dump_json()
+    assert (clear.text("subject"), clear.comments[0].text) == ("A question", "my parcel")
+    assert cases.basis(clear) == cases.basis(sealed)

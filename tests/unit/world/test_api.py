@@ -1,0 +1,146 @@
+import base64
+import json
+from random import Random
+
+import pytest
+
+from nightshift.world.api import Answer, Api, Call, Cut
+from nightshift.world.books import books
+from nightshift.world.model import Ticket
+from nightshift.world.zendesk import Zendesk
+from tests.fakes.world import EMAIL, TOKEN, Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def api(clock: Clock) -> Api:
+    return Api(zendesk=Zendesk(clock), token=TOKEN)
+
+
+@pytest.fixture
+def ticket(api: Api) -> Ticket:
+    ann = api.zendesk.add_customer("Ann", "ann@example.com")
+    return api.zendesk.create(ann.id, "Order", "Where is it?")
+
+
+def ask(api: Api, method: str, path: str, body: object = None, **query: str) -> Answer | Cut:
+    given = base64.b64encode(f"{EMAIL}/token:{TOKEN}".encode()).decode()
+    content = b"" if body is None else json.dumps(body).encode()
+    path = f"/api/v2/{path}"
+    return api.answer(Call(method=method, path=path, query=query, authorization=f"Basic {given}", body=content))
+
+
+def put(api: Api, ticket: Ticket, text: str = "reply") -> Answer | Cut:
+    return ask(api, "PUT", f"tickets/{ticket.id}.json", {"ticket": {"comment": {"body": text}}})
+
+
+@pytest.mark.parametrize("given", ["", "Basic", "Basic eA==", "Bearer token"])
+def test_nobody_gets_in_without_the_token(api: Api, given: str) -> None:
+    answer = api.answer(Call(method="GET", path="/api/v2/users/me.json", authorization=given))
+
+    assert isinstance(answer, Answer)
+    assert answer.status == 401
+
+
+def test_every_answer_tells_the_limit_and_the_date(api: Api) -> None:
+    answer = ask(api, "GET", "users/me.json")
+
+    assert isinstance(answer, Answer)
+    assert answer.headers["x-rate-limit-remaining"] == str(api.requests_per_minute - 1)
+    assert answer.headers["date"] == "Wed, 25 Nov 2026 06:00:00 GMT"
+
+
+def test_more_calls_than_the_limit_are_refused_until_the_next_minute(api: Api, clock: Clock) -> None:
+    api.requests_per_minute = 2
+    statuses = [ask(api, "GET", "users/me.json").status for _ in range(3)]
+    clock.tick(60)
+
+    assert statuses == [200, 200, 429]
+    assert ask(api, "GET", "users/me.json").status == 200
+
+
+def test_a_user_may_update_a_ticket_thirty_times_in_ten_minutes(api: Api, ticket: Ticket, clock: Clock) -> None:
+    statuses = [put(api, ticket).status for _ in range(31)]
+    clock.tick(601)
+
+    assert statuses == [200] * 30 + [429]
+    assert put(api, ticket).status == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "replies"),
+    [
+        ("fail", 500, 0),
+        ("rate_limited", 429, 0),
+        ("no_effect", 200, 0),
+        ("effect_then_500", 500, 1),
+        ("effect_then_cut", "cut", 1),
+        ("late", "cut", 0),
+    ],
+)
+def test_a_fault_strikes_one_call_as_it_says(
+    api: Api, ticket: Ticket, fault: str, outcome: int | str, replies: int
+) -> None:
+    api.faults.upcoming = [fault]
+
+    struck = put(api, ticket)
+    found = books(api.zendesk.state)["replies"]
+    after = put(api, ticket)
+
+    assert ("cut" if isinstance(struck, Cut) else struck.status) == outcome
+    assert found == replies
+    assert after.status == 200
+
+
+def test_chances_strike_their_share_of_calls(api: Api, ticket: Ticket) -> None:
+    api.random = Random(7)
+    api.faults.percent = {"fail": 20}
+
+    failed = sum(ask(api, "GET", f"tickets/{ticket.id}.json").status == 500 for _ in range(500))
+
+    assert 70 <= failed <= 130
+
+
+@pytest.mark.parametrize("path", ["tickets/99.json", "tickets/99/audits.json", "nothing.json"])
+def test_what_is_not_there_is_not_found(api: Api, path: str) -> None:
+    assert ask(api, "GET", path).status == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"'])
+def test_a_body_that_is_no_update_is_answered_and_changes_nothing(api: Api, ticket: Ticket, body: bytes) -> None:
+    given = base64.b64encode(f"{EMAIL}/token:{TOKEN}".encode()).decode()
+    path = f"/api/v2/tickets/{ticket.id}.json"
+
+    answer = api.answer(Call(method="PUT", path=path, authorization=f"Basic {given}", body=body))
+
+    assert isinstance(answer, Answer)
+    assert len(ticket.comments) == 1
+
+
+def test_pages_of_audits_follow_their_cursor(api: Api, ticket: Ticket) -> None:
+    for number in range(4):
+        api.zendesk.comment(ticket.id, ticket.requester_id, str(number))
+    path = f"tickets/{ticket.id}/audits.json"
+
+    first = ask(api, "GET", path, **{"page[size]": "3", "include": "users"})
+    after = first.body["meta"]["after_cursor"]
+    second = ask(api, "GET", path, **{"page[size]": "3", "page[after]": after})
+
+    assert [a["id"] for page in (first, second) for a in page.body["audits"]] == [a.id for a in ticket.audits]
+    assert (first.body["meta"]["has_more"], second.body["meta"]["has_more"]) == (True, False)
+    assert [user["role"] for user in first.body["users"]] == ["end-user"]
+
+
+def test_ticket_events_tell_every_audit_since(api: Api, ticket: Ticket, clock: Clock) -> None:
+    clock.tick(10)
+    api.zendesk.comment(ticket.id, ticket.requester_id, "more")
+    clock.tick(61)
+    start = str(int(ticket.created_at.timestamp()) + 1)
+
+    answer = ask(api, "GET", "incremental/ticket_events.json", start_time=start)
+
+    assert [event["id"] for event in answer.body["ticket_events"]] == [ticket.audits[1].id]
