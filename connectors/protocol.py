@@ -92,7 +92,10 @@ class Reads(Protocol):
     """Read-only calls about one object."""
 
     async def read(self, object_id: str) -> Sequence[PlainChange]:
-        """The object's whole history as changes with the source's own identity and order. Empty when it is gone."""
+        """The object's whole history as changes with the source's own identity and order.
+
+        When it is gone: nothing, or one `soft_deleted`.
+        """
 
 
 class Lists(Protocol):

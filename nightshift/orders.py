@@ -24,7 +24,9 @@ class NoSuchIdError(MendableError):
 
     def __init__(self, what: str, wanted: str, found: int, command: str) -> None:
         why = "no" if not found else f"{found} different"
-        super().__init__(f"{why} waiting {what}s begin with {wanted!r}: `nightshift {command}` lists them with their ids")
+        super().__init__(
+            f"{why} waiting {what}s begin with {wanted!r}: `nightshift {command}` lists them with their ids"
+        )
 
 
 async def order(

@@ -66,8 +66,6 @@ async def _answer(state: Path, approval: str, answer: Literal["approved", "denie
     async with database(state) as connection:
         rows = {row.approval_id: row for row in await queries.approvals(connection)}
         row = rows[one_of(list(rows), approval, what="approval", command="approvals")]
-        said = ApprovalAnswered(
-            approval_id=row.approval_id, answer=answer, digest=row.digest, by=who(), reason=reason
-        )
+        said = ApprovalAnswered(approval_id=row.approval_id, answer=answer, digest=row.digest, by=who(), reason=reason)
         await order(connection, said, process=row.process, case_id=row.case_id)
         return row

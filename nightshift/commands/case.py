@@ -8,18 +8,16 @@ from rich.console import Console
 from rich.text import Text
 
 from nightshift import MendableError
-from nightshift.reach import Json, State, as_json, database, run
+from nightshift.reach import Json, State, as_json, database, process_named, run
 from services.reporter.domain.views import Line, Timeline
 from services.reporter.outbound import queries
 from services.runtime.postgres import Connection
+from services.runtime.process import case_id_of
 
 app = typer.Typer()
 
 TEXT_CHARS_SHOWN = 600
-_FULL_IDS = """
-SELECT case_id FROM reporter.projections
-WHERE kind = 'case' AND row ->> 'object_id' = $1 AND at > '-infinity' ORDER BY at DESC LIMIT 5
-"""
+_THERE = "SELECT case_id FROM reporter.projections WHERE kind = 'case' AND case_id = ANY($1) ORDER BY case_id"
 
 
 @app.command()
@@ -71,7 +69,11 @@ async def _full_id(connection: Connection, wanted: str) -> str:
     """`42` as `support:zendesk:42`. Raises MendableError where several cases end so."""
     if ":" in wanted:
         return wanted
-    found = [row[0] for row in await connection.fetch(_FULL_IDS, wanted)]
+    switched = await connection.fetch("SELECT process FROM control.switches")
+    possible = [
+        case_id_of(name, door, wanted) for (name,) in switched for door in sorted(process_named(name).settings.doors)
+    ]
+    found = [row[0] for row in await connection.fetch(_THERE, possible)]
     if len(found) > 1:
         raise MendableError(f"several cases are called {wanted}: name one in full ({', '.join(found)})")
     return found[0] if found else wanted

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from nightshift.reach import State, run
 app = typer.Typer()
 
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Kept for the next start; a free one at the first.")]
+_WIDTH_OF_A_FILE = 140
 _SHOWN = ("deliveries", "cases", "effects")
 
 
@@ -51,7 +53,7 @@ def play_demo(
 
 async def _play(order: Order, *, stay: bool) -> bool:
     """Whether every promise held, or somebody ended a demo that stayed. Cancelled by SIGINT or SIGTERM before that."""
-    console = Console(soft_wrap=True)
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_FILE)
     began = time.monotonic()
     with _cancelled_once():
         console.print("starting Postgres, the broker, four services, and the world outside …")

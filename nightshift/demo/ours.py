@@ -40,7 +40,8 @@ SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(duplicate), 0) AS du
 _MISSING = """
 SELECT count(*) FROM (
     SELECT unnest($1::text[]) EXCEPT
-    SELECT convert_from(body, 'UTF8')::jsonb ->> 'identity' FROM reporter.event_log WHERE topic = 'nightshift.cases') lost
+    SELECT convert_from(body, 'UTF8')::jsonb ->> 'identity' FROM reporter.event_log
+    WHERE topic = 'nightshift.cases') lost
 """
 _REPEATED = """
 SELECT count(*) FROM (

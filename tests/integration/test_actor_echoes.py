@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from connectors.protocol import Acknowledged
 from contracts.decision import Request
 from contracts.events.decisions import DecisionMade
 from contracts.events.effects import EffectAcknowledged, EffectObserved
+from services.actor.handlers import effect_sent
+from services.actor.handlers.effect_claimed import Claim
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import Bench, bench
 from tests.fakes.destination import Call
@@ -58,10 +61,6 @@ async def test_an_echo_that_comes_before_the_outcome_observes_once(actor: Bench)
 
 async def _acknowledged(actor: Bench, request: Request, key: str) -> str:
     """The outcome is recorded at last."""
-    from connectors.protocol import Acknowledged
-    from services.actor.handlers import effect_sent
-    from services.actor.handlers.effect_claimed import Claim
-
     row = await actor.admin.fetchrow("SELECT * FROM actor.effects WHERE effect_key = $1", key)
     assert row is not None
     claim = Claim(

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+import orjson
+
 from contracts.base import Fact
 from contracts.decision import Execute, Hold, Ignore, Refuse, Request, verdict_of
 from contracts.envelope import Event, follow_up_id
@@ -235,7 +237,7 @@ class Decide:
             [a.sealed for a in approvals],
             [a.digest for a in approvals],
             [{x.name: d.question.modes[x.name] for x in d.judgment.actions} for d in made],
-            [[reason.model_dump() for reason in d.judgment.decision.reasons] for d in made],
+            [_as_one_value([reason.model_dump() for reason in d.judgment.decision.reasons]) for d in made],
             [self._process.case.asked_at(d.question.stored.case) for d in made],
             [d.question.now for d in made],
             [a.expires_at for a in approvals],
@@ -294,6 +296,11 @@ def _handover(decided: Decided) -> Handover | None:
 
 def _from_decision(decided: Decided) -> Cause:
     return Cause(decided.decision_id, decided.cause.correlation_id, decided.cause.traceparent)
+
+
+def _as_one_value(rows: Sequence[object]) -> orjson.Fragment:
+    """A JSON list as one element of `jsonb[]`: asyncpg would take a list in a list for a second dimension."""
+    return orjson.Fragment(orjson.dumps(rows))
 
 
 def _json(requests: Sequence[Request]) -> str:

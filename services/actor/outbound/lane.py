@@ -26,6 +26,8 @@ IDLE_SECONDS = 1.0
 WAIT_SECONDS_MAX = 1.0
 CLAIM_TO_CALL_SECONDS = 2.0
 """A claim older than this when its call would begin is not sent: what it checked may no longer hold."""
+CONNECTOR_FIRST_SECONDS = 1.0
+"""A connector's own timeout ends a call before ours does: it knows whether the request ever left."""
 RECORD_TRIES_MAX = 5
 
 _OLDEST = """
@@ -127,8 +129,9 @@ class Lane:
     async def stalled(self) -> str | None:
         """A health check: effects are due and may go, and none has been claimed for longer than the limit."""
         now = self._clock()
-        idle = now - self._claimed_at if self._claimed_at is not None else STALLED_SECONDS + 1
-        if idle <= STALLED_SECONDS or self.breaker.state(now) != "closed" or self.pace.paused(now):
+        if self._claimed_at is None:  # it has only just begun
+            self._claimed_at = now
+        if now - self._claimed_at <= STALLED_SECONDS or self.breaker.state(now) != "closed" or self.pace.paused(now):
             return None
         async with self._database.transaction() as connection:
             if await switches.running_generation(connection, self._process.name) is None:
@@ -254,7 +257,7 @@ class Lane:
     async def _calling(self, call: Awaitable[Acknowledged]) -> Acknowledged | Exception:
         """A call with a side effect: whatever is not a definite answer leaves its outcome unknown."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds + CONNECTOR_FIRST_SECONDS):
                 return await call
         except (ConflictError, PermanentError, LaterError, OutcomeUnknownError) as failure:
             return failure
@@ -266,7 +269,7 @@ class Lane:
     async def _reading(self, call: Awaitable[T]) -> T | Exception:
         """A call that only reads: not now is all that can go wrong, unless the other side says never."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(self._timeout_seconds + CONNECTOR_FIRST_SECONDS):
                 return await call
         except (PermanentError, LaterError, OutcomeUnknownError) as failure:
             return failure

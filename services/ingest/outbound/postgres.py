@@ -7,6 +7,8 @@ from datetime import date
 from typing import get_args
 from uuid import UUID
 
+import orjson
+
 from contracts.envelope import Record
 from contracts.sealed import KEY_BYTES
 from services.ingest.domain.delivery import Change, Delivery, Named, Outcome
@@ -185,7 +187,7 @@ async def _keep(
         [one.process for one in kept],
         [one.source for one in kept],
         [one.sender_id for one in kept],
-        [one.case_ids for one in kept],
+        [orjson.Fragment(orjson.dumps(one.case_ids)) for one in kept],  # a bare list would be a second dimension
         [one.signed for one in kept],
         [_sealed_body(one, keys) for one in kept],
         [one.traceparent for one in kept],

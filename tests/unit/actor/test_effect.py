@@ -90,11 +90,7 @@ def test_a_handover_goes_whatever_became_of_the_case_but_only_one_beyond_the_lim
     ],
 )
 def test_only_what_can_be_told_apart_or_may_repeat_is_sent_again(
-    semantics: str,
-    may_repeat: bool,
-    setting: effect.AfterUnknown,
-    can_read_back: bool,
-    expected: str,
+    semantics: str, setting: effect.AfterUnknown, expected: str, *, may_repeat: bool, can_read_back: bool
 ) -> None:
     found = effect.after_unknown(
         semantics=semantics, may_repeat=may_repeat, setting=setting, can_read_back=can_read_back

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 
+from pydantic import Field
+
 from contracts.base import Contract
 from contracts.basis import Basis, basis_of
 from contracts.events.cases import CaseChanged
@@ -29,7 +31,7 @@ class Case(Contract):
     """Joined by union and maximum, so in any order to the same."""
 
     comments: tuple[Comment, ...] = ()
-    fields: dict[str, Word] = {}
+    fields: dict[str, Word] = Field(default_factory=dict)
     first_at: str
     hinted: bool = False
 

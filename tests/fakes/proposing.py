@@ -1,0 +1,157 @@
+"""The classifier on a real Postgres with a model that says what a test wants, driven step by step."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import asyncpg
+import orjson
+
+from connectors.none import NoOutside
+from connectors.protocol import PlainChange
+from contracts.base import Contract, Fact
+from contracts.decision import Facts
+from contracts.envelope import Event, decode
+from contracts.events.proposals import MadeFrom
+from contracts.failures import LaterError
+from services.classifier.handlers.propose import Proposing
+from services.classifier.inbound.kafka import handlers
+from services.classifier.ports import Answer, Ask
+from services.runtime.changes import seal_change
+from services.runtime.inbox import Inbox
+from services.runtime.postgres import Connection, Database, connect
+from services.runtime.process import Process
+from services.runtime.tasks import Worker
+from services.runtime.vault import CaseKeys
+from tests.conftest import MigratedDatabase
+from tests.fakes.acting import MADE_FROM, case_of
+from tests.fakes.destination import FakeDestination
+from tests.fakes.events import event
+
+GOOD = '{"confidence": 0.9, "answer": "Hello!"}'
+
+
+@dataclass
+class ScriptedModel:
+    """Answers in turn; the last answer for ever."""
+
+    name: str = "scripted"
+    answers: list[str | Exception] = field(default_factory=lambda: [GOOD])
+    asked: list[Ask] = field(default_factory=list)
+
+    async def propose(self, ask: Ask) -> Answer:
+        self.asked.append(ask)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return Answer(text=answer, model="scripted-1", tokens_in=100, tokens_out=10, latency_ms=5)
+
+
+@dataclass
+class PlainDesk:
+    """Asks with the case's own words and no knowledge."""
+
+    process: Process
+
+    def ask(self, case: Contract, facts: Facts) -> Ask:
+        return Ask(
+            instructions="answer",
+            data=case.model_dump_json(),
+            output=self.process.Proposal,
+            text="",
+            facts=facts,
+            case=case,
+            passages=(),
+            tokens_out_max=100,
+        )
+
+    def made_from(self, model: str, ask: Ask) -> MadeFrom:
+        del ask
+        return MADE_FROM.model_copy(update={"model": model})
+
+
+class UnreachableSource:
+    """A system of record that is away."""
+
+    async def look_up(self, query: str, params: Any) -> Sequence[Any]:
+        del query, params
+        raise LaterError("unavailable", "away", seconds=5)
+
+
+@dataclass
+class Bench:
+    """One classifier, its model and its outside."""
+
+    database: Database
+    admin: Connection
+    process: Process
+    outside: FakeDestination
+    model: ScriptedModel = field(default_factory=ScriptedModel)
+
+    def __post_init__(self) -> None:
+        self.inbox = Inbox(self.database, "classifier", handlers({self.process.name: self.process}))
+        self.worker = self.new_worker()
+
+    def new_worker(self) -> Worker:
+        proposing = Proposing(
+            database=self.database,
+            process=self.process,
+            provider=self.model,
+            desk=PlainDesk(self.process),
+            doors={"none": self.outside},
+            sources={
+                "away": UnreachableSource(),
+                "there": NoOutside(clock=lambda: self.outside.now, queries={"q": "[]"}),
+            },
+            asks_at_once=asyncio.Semaphore(4),
+        )
+        return Worker(
+            database=self.database,
+            service="classifier",
+            process=self.process.name,
+            kind="propose",
+            perform=proposing.perform,
+            store=proposing.store,
+            attempts_max=3,
+            lease_seconds=60,
+        )
+
+    async def hear(self, change: PlainChange, *, name: str = "") -> None:
+        """A change arrives from ingest."""
+        case_id = case_of(change.object_id)
+        await self.admin.execute(
+            "INSERT INTO vault.case_keys (case_id, key) VALUES ($1, $2) ON CONFLICT DO NOTHING", case_id, bytes(32)
+        )
+        keys = CaseKeys(case_id, {1: bytes(32)})
+        data = seal_change(change, door="none", keys=keys, received_at=self.outside.now)
+        told = replace(event(f"{change.identity} {name}", data, case_id=case_id), time=self.outside.now)
+        await self.inbox.take([told.to_record()])
+
+    async def hurry(self) -> None:
+        """Every wait and every lease is over."""
+        await self.admin.execute("UPDATE classifier.tasks SET available_at = clock_timestamp()")
+
+    async def said(self, kind: type[Fact]) -> list[Event[Fact]]:
+        rows = await self.admin.fetch(
+            "SELECT headers, body FROM classifier.outbox WHERE headers->>'ce_type' = $1 ORDER BY id", kind.TYPE
+        )
+        return [decode(row["headers"], row["body"]) for row in rows]
+
+
+@asynccontextmanager
+async def bench(migrated: MigratedDatabase, process: Process) -> AsyncIterator[Bench]:
+    """A bench whose process runs."""
+    admin = await asyncpg.connect(migrated.admin_url)
+    try:
+        for name in ("json", "jsonb"):
+            await admin.set_type_codec(
+                name, schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
+            )
+        now = await admin.fetchval("SELECT date_trunc('second', clock_timestamp()) - interval '60 s'")
+        await admin.execute("INSERT INTO control.switches (process, paused) VALUES ('tiny', false)")
+        async with connect(migrated.url("nightshift_classifier"), schema="classifier") as database:
+            yield Bench(database, admin, process, FakeDestination(now))
+    finally:
+        await admin.close()

@@ -1,0 +1,213 @@
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import SimpleNamespace
+
+import orjson
+import pytest
+
+from contracts.decision import FactQuery
+from contracts.events.dead_letters import DeadLetterRaised
+from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
+from contracts.failures import LaterError
+from services.runtime.vault import CaseKeys
+from tests.conftest import MigratedDatabase
+from tests.fakes.acting import case_of, tiny
+from tests.fakes.proposing import GOOD, Bench, bench
+
+BAD = '{"confidence": 7, "answer": "my card is 4111 1111 1111 1111"}'
+
+
+@pytest.fixture
+async def desk(migrated: MigratedDatabase) -> AsyncIterator[Bench]:
+    async with bench(migrated, tiny()) as made:
+        yield made
+
+
+async def proposals(desk: Bench) -> list[ProposalMade]:
+    return [e.data for e in await desk.said(ProposalMade) if isinstance(e.data, ProposalMade)]
+
+
+async def test_a_question_is_proposed_for_once_with_everything_it_was_made_from(desk: Bench) -> None:
+    asked = desk.outside.says("1", text="Where is it?")
+    await desk.hear(asked)
+    await desk.hear(asked, name="again, under another id")
+    await desk.worker.step()
+    await desk.worker.step()
+
+    [made] = await proposals(desk)
+    assert (made.label, made.confidence, made.attempts, made.tokens_in) == ("question", 0.9, 1, 100)
+    assert made.made_from.model == "scripted-1"
+    keys = CaseKeys(case_of("1"), {1: bytes(32)})
+    assert orjson.loads(keys.unseal(made.output))["answer"] == "Hello!"
+    assert "Where is it?" not in made.model_dump_json()
+    assert len(await desk.said(FactsRead)) == 1
+
+
+async def test_the_newest_of_two_questions_is_answered_and_the_older_is_not(desk: Bench) -> None:
+    await desk.hear(desk.outside.says("1"))
+    desk.outside.tick()
+    newest = desk.outside.says("1", text="and one more thing")
+    await desk.hear(newest)
+    await desk.worker.step()
+
+    [made] = await proposals(desk)
+    assert made.basis.startswith(newest.version)
+
+
+async def test_output_that_fails_once_is_asked_for_again_with_the_error(desk: Bench) -> None:
+    desk.model.answers = [BAD, GOOD]
+    await desk.hear(desk.outside.says("1"))
+    await desk.worker.step()
+
+    [made] = await proposals(desk)
+    assert (made.attempts, made.tokens_in, made.tokens_out) == (2, 200, 20), "the failed call is counted"
+    assert desk.model.asked[1].previous == (BAD, "confidence: less_than_equal")
+
+
+async def test_output_that_fails_twice_is_a_dead_letter_that_quotes_nobody(desk: Bench) -> None:
+    desk.model.answers = [BAD]
+    await desk.hear(desk.outside.says("1"))
+    await desk.worker.step()
+
+    [failed] = [e.data for e in await desk.said(ProposalFailed)]
+    [dead] = [e.data for e in await desk.said(DeadLetterRaised)]
+    assert isinstance(failed, ProposalFailed)
+    assert isinstance(dead, DeadLetterRaised)
+    assert (failed.code, failed.attempts, dead.code) == ("output_invalid", 2, "output_invalid")
+    assert "4111" not in dead.model_dump_json()
+    assert await proposals(desk) == []
+
+
+async def test_a_model_that_is_away_is_asked_later_and_no_try_is_counted(desk: Bench) -> None:
+    desk.model.answers = [LaterError("overloaded", "529", seconds=30), GOOD]
+    await desk.hear(desk.outside.says("1"))
+    await desk.worker.step()
+    before = await proposals(desk)
+    await desk.hurry()
+    await desk.worker.step()
+
+    [made] = await proposals(desk)
+    assert before == []
+    assert made.attempts == 1
+
+
+async def test_a_body_without_the_text_is_completed_by_reading_and_what_was_read_is_in_the_proposal(
+    desk: Bench,
+) -> None:
+    told = desk.outside.says("1", text="the text that the webhook left out")
+    await desk.hear(replace(told, texts={}, hint=True, identity="a hint"))
+    await desk.worker.step()
+
+    [made] = await proposals(desk)
+    keys = CaseKeys(case_of("1"), {1: bytes(32)})
+    process = desk.process
+    case = process.case.reveal(process.case.Case.model_validate(made.case), keys.unseal)
+    assert "the text that the webhook left out" in case.model_dump_json()
+    assert desk.outside.reads == 1
+
+
+async def test_who_was_answered_by_a_person_meanwhile_gets_no_proposal(desk: Bench) -> None:
+    await desk.hear(desk.outside.says("1"))
+    desk.outside.tick()
+    await desk.hear(desk.outside.says("1", author="staff", text="I have it"))
+    await desk.worker.step()
+
+    assert desk.model.asked == []
+
+
+async def test_an_echo_of_our_own_answer_is_never_new_work(desk: Bench) -> None:
+    await desk.hear(desk.outside.says("1"))
+    await desk.worker.step()
+    desk.outside.tick()
+    await desk.hear(desk.outside.says("1", author="ours", text="Hello!"))
+    await desk.hurry()
+    await desk.worker.step()
+
+    assert len(await proposals(desk)) == 1
+
+
+async def test_what_was_opened_before_the_door_s_start_is_recorded_and_costs_no_model_call(
+    migrated: MigratedDatabase,
+) -> None:
+    process = tiny(doors={"none": {"start_at": "2999-01-01T00:00:00Z"}})
+    async with bench(migrated, process) as desk:
+        await desk.hear(desk.outside.says("1"))
+        claimed = await desk.worker.step()
+
+        assert claimed == 0
+        assert await desk.admin.fetchval("SELECT count(*) FROM classifier.cases") == 1
+
+
+@pytest.mark.parametrize(("settle_seconds", "claimed"), [(30, 1), (90, 0)])
+async def test_a_first_reply_waits_for_what_the_customer_adds(
+    migrated: MigratedDatabase, settle_seconds: float, claimed: int
+) -> None:
+    process = tiny(limits={"settle_seconds": settle_seconds})
+    async with bench(migrated, process) as desk:
+        await desk.hear(desk.outside.says("1"))  # a minute ago
+
+        assert await desk.worker.step() == claimed
+
+
+async def test_a_paused_process_asks_no_model(desk: Bench) -> None:
+    await desk.admin.execute("UPDATE control.switches SET paused = true")
+    await desk.hear(desk.outside.says("1"))
+    paused = await desk.worker.step()
+    await desk.admin.execute("UPDATE control.switches SET paused = false")
+
+    assert (paused, desk.model.asked) == (0, [])
+    assert await desk.worker.step() == 1
+
+
+async def test_a_fact_that_cannot_be_read_is_said_so_and_stops_no_proposal(desk: Bench) -> None:
+    queries = [FactQuery(name="order", source="away", query="q"), FactQuery(name="customer", source="there", query="q")]
+    object.__setattr__(desk.process, "facts", SimpleNamespace(queries=lambda _: queries))
+    await desk.hear(desk.outside.says("1"))
+    await desk.worker.step()
+
+    [read] = [e.data for e in await desk.said(FactsRead)]
+    assert isinstance(read, FactsRead)
+    assert {f.name: (f.ok, f.error) for f in read.facts} == {"order": (False, "unavailable"), "customer": (True, None)}
+    assert len(await proposals(desk)) == 1
+
+
+async def test_a_text_whose_key_was_erased_becomes_a_dead_letter_and_stays_unread(desk: Bench) -> None:
+    await desk.hear(desk.outside.says("1"))
+    await desk.admin.execute("SELECT vault.erase($1)", case_of("1"))
+    await desk.worker.step()
+
+    [dead] = [e.data for e in await desk.said(DeadLetterRaised)]
+    assert isinstance(dead, DeadLetterRaised)
+    assert dead.code == "text_erased"
+    assert desk.model.asked == []
+
+
+async def test_a_dead_letter_with_fifty_later_changes_is_redriven_to_one_proposal_for_the_newest(desk: Bench) -> None:
+    desk.model.answers = [BAD]
+    await desk.hear(desk.outside.says("1"))
+    await desk.worker.step()
+    for _ in range(50):
+        desk.outside.tick()
+        newest = desk.outside.says("1")
+        await desk.hear(newest)
+    blocked = await desk.worker.step()
+    desk.model.answers = [GOOD]
+    await desk.admin.execute("UPDATE classifier.dead_letters SET redriven_at = clock_timestamp()")
+    await desk.admin.execute("UPDATE classifier.tasks SET state = 'open', attempts = 0")
+    await desk.hurry()
+    await desk.worker.step()
+
+    [made] = await proposals(desk)
+    assert blocked == 0
+    assert made.basis.startswith(newest.version)
+
+
+async def test_a_worker_that_died_leaves_its_work_to_another_and_one_proposal(desk: Bench) -> None:
+    await desk.hear(desk.outside.says("1"))
+    died = await desk.worker.claim()
+    await desk.hurry()
+    other = desk.new_worker()
+    await other.step()
+    await desk.worker.finish(died, await desk.worker.perform(died))
+
+    assert len(await proposals(desk)) == 1
