@@ -2,7 +2,7 @@
 
     python -m benchmarks.intake [--requests 60000] [--connections 64]
 
-(a) pgbench, or an equal loop of single-row commits where the binary is missing: 64 clients, one INSERT of 1 KiB a commit.
+(a) pgbench, or an equal loop of single-row commits where the binary is missing: 64 clients, 1 KiB a commit.
 (b) the real ingest process on the same Postgres (fsync on): signed, unique Zendesk events of 1 KiB over keep-alive
     connections, made and signed before the clock starts, from a process of their own.
 """
@@ -46,6 +46,7 @@ _INSERT = "INSERT INTO baseline (body) VALUES (convert_to(repeat('x', 1024), 'UT
 def body_of(number: int, moment: str) -> bytes:
     """A Zendesk event of 1 KiB, as a ticket's comment makes it."""
     ticket = str(100_000 + number // EVENTS_PER_TICKET)
+    actor, group, brand = "8447388090494", "8447320466430", "8447346621310"
     event = {
         "type": "zen:event-type:ticket.comment_added",
         "id": f"01JDK3{number:020d}",
@@ -54,19 +55,34 @@ def body_of(number: int, moment: str) -> bytes:
         "zendesk_event_version": "2022-11-06",
         "subject": f"zen:ticket:{ticket}",
         "detail": {
-            **{"actor_id": "8447388090494", "assignee_id": "8447388090495", "brand_id": "8447346621310"},
-            **{"created_at": moment, "updated_at": moment, "custom_status": "8447320465790", "external_id": None},
-            **{"description": "", "form_id": "8646151517822", "group_id": "8447320466430", "id": ticket},
-            **{"is_public": True, "organization_id": "8447346622462", "priority": "LOW", "status": "OPEN"},
-            **{"requester_id": "8447388090494", "submitter_id": "8447388090494", "subject": "Where is my order?"},
-            **{"tags": ["shop", "vip"], "type": "TASK", "via": {"channel": "web_service"}},
+            "id": ticket,
+            "actor_id": actor,
+            "assignee_id": actor,
+            "requester_id": actor,
+            "external_id": None,
+            "submitter_id": actor,
+            "brand_id": brand,
+            "organization_id": brand,
+            "form_id": brand,
+            "group_id": group,
+            "custom_status": group,
+            "created_at": moment,
+            "updated_at": moment,
+            "description": "",
+            "subject": "Where is my order?",
+            "tags": ["shop", "vip"],
+            "is_public": True,
+            "priority": "LOW",
+            "status": "OPEN",
+            "type": "TASK",
+            "via": {"channel": "web_service"},
         },
         "event": {
             "comment": {
                 "id": str(900_000 + number),
                 "body": "",
                 "is_public": True,
-                "author": {"id": "8447388090494", "is_staff": False, "name": "Customer"},
+                "author": {"id": actor, "is_staff": False, "name": "Customer"},
             },
             "meta": {"sequence": {"id": f"S{number}", "position": 1, "total": 1}},
         },
@@ -178,8 +194,8 @@ def baseline(server: EmbeddedPostgres) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "insert.sql"
         script.write_text(_INSERT + ";\n")
-        command = [binary, "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "1", "-T", str(BASELINE_SECONDS)]
-        command += ["-f", script, "-l", "--log-prefix", Path(folder) / "log"]
+        command = [str(binary), "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", "1", "-T", str(BASELINE_SECONDS)]
+        command += ["-f", str(script), "-l", "--log-prefix", f"{folder}/log"]
         command += ["-h", str(server.socket_folder), "-p", str(server.port), "-U", "postgres", "nightshift"]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603  # our own
         took = sorted(int(line.split()[2]) for log in Path(folder).glob("log*") for line in log.open())
@@ -261,7 +277,7 @@ def main() -> None:
     told = parser.parse_args()
     if told.send_to:
         return uvloop.run(send(told.send_to, told.requests, told.connections))
-    folder = Path(tempfile.mkdtemp(prefix="nightshift-bench-", dir="/var/tmp"))  # noqa: S108  # a disk, where /tmp may be memory
+    folder = Path(tempfile.mkdtemp(prefix="nightshift-bench-", dir="/var/tmp"))  # a disk, where /tmp may be memory
     folder.chmod(0o755)
     try:
         with EmbeddedPostgres(folder / "postgres") as server:

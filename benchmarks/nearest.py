@@ -104,7 +104,7 @@ def _plain_cosine(examples: Sequence[Example]) -> float:
 def _injections(library: Library) -> str:
     votes = [library.vote(json.loads(line)["text"]) for line in INJECTIONS.read_text(encoding="utf-8").splitlines()]
     doubted = sum(not v.familiar or v.label == OUT_OF_SCOPE or v.confidence < THRESHOLDS[1] for v in votes)
-    return f"hostile messages: {doubted} of {len(votes)} are out of scope or below {THRESHOLDS[1]}; the rules hold the rest by their words"
+    return f"hostile messages: {doubted} of {len(votes)} are out of scope or below {THRESHOLDS[1]}"
 
 
 async def _speed(examples: Sequence[Example]) -> str:
@@ -118,7 +118,8 @@ async def _speed(examples: Sequence[Example]) -> str:
         await provider.propose(desk.ask(case, facts))
         took.append((time.perf_counter() - started) * 1000)
     p50, p99 = np.percentile(took, 50), np.percentile(took, 99)
-    return f"one proposal, question and passages included: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {1000 * len(took) / sum(took):.0f}/s on one core"
+    per_second = 1000 * len(took) / sum(took)
+    return f"one proposal, passages included: p50 {p50:.2f} ms, p99 {p99:.2f} ms, {per_second:.0f}/s on one core"
 
 
 def _case(text: str) -> Contract:

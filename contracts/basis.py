@@ -12,7 +12,7 @@ One outside change has one basis, by whichever way it was learnt.
 
 def version_of(moment: datetime) -> str:
     """An orderable stamp of fixed width: `2026-11-25T06:31:24.000000Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def basis_of(version: str, name: str) -> Basis:

@@ -7,7 +7,10 @@ from nightshift.stack import as_role
 from services.reporter.app import policies_of, rebuild
 from services.reporter.config import RebuildSettings
 from services.reporter.outbound.event_log import digest
+from services.reporter.outbound.rebuilding import RebuildRunsError
 from services.runtime.postgres import connect
+
+__all__ = ["RebuildRunsError", "Rebuilt", "rebuild_projections"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from contracts.events.control import ApprovalAnswered
 from nightshift.orders import one_of, order
@@ -29,11 +29,13 @@ def approvals(state: State, *, json: Json = False) -> None:
     if not rows:
         print("nothing waits for an approval")
         return
-    table = Table("id", "case", "why a person is asked", "expires", "reply due in")
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("id", "case")), "why a person is asked", "expires", "reply due in"
+    )
     for row in rows:
         left = "" if row.minutes_to_breach is None else f"{row.minutes_to_breach:.0f} min"
         why = " ".join(reason.text for reason in row.reasons)
-        table.add_row(str(row.approval_id)[:8], row.case_id, why, f"{row.expires_at:%Y-%m-%d %H:%M}", left)
+        table.add_row(str(row.approval_id)[:8], row.case_id, why, f"{row.expires_at:%m-%d %H:%M}", left)
     Console().print(table)
     print("`nightshift case CASE` shows what would be sent; then `nightshift approve ID` or `nightshift deny ID`")
 

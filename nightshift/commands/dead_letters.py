@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from contracts.events.control import RedriveRequested
 from nightshift.orders import one_of, order
@@ -27,12 +27,19 @@ def dead_letters(state: State, *, json: Json = False) -> None:
     if not rows:
         print("no dead letters")
         return
-    table = Table("id", "case", "what failed", "why", "since", "reply due in", "waiting behind")
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("id", "case")),
+        "what failed",
+        "why",
+        "since",
+        "reply due in",
+        "behind",
+    )
     for row in rows:
         left = "" if row.minutes_to_breach is None else f"{row.minutes_to_breach:.0f} min"
         what = f"{row.service}: {row.work}" + ("" if row.state == "open" else " (redrive ordered)")
         why = f"{row.code}: {row.message}" if row.message else row.code
-        since = f"{row.raised_at:%Y-%m-%d %H:%M}"
+        since = f"{row.raised_at:%m-%d %H:%M}"
         table.add_row(str(row.dead_letter_id)[:8], row.case_id, what, why, since, left, str(row.waits_behind))
     Console().print(table)
     print("`nightshift case CASE` tells its story; `nightshift redrive ID` tries it again")

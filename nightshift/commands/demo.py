@@ -7,16 +7,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nightshift.demo.play import Demo, Order, Say, demo as running_demo
-from nightshift.demo.summary import Promise
 from nightshift.reach import State, run
+
+if TYPE_CHECKING:
+    from nightshift.demo.play import Demo, Order, Say
+    from nightshift.demo.summary import Promise
 
 app = typer.Typer()
 
@@ -37,6 +39,8 @@ def play_demo(
     world_port: Port = None,
 ) -> None:
     """Play one night against a simulated Zendesk, Slack and shop, and check every promise; then stay until Ctrl-C."""
+    from nightshift.demo.play import Order  # noqa: PLC0415  # services and their libraries: slow to load
+
     order = Order(
         state=state,
         tickets=tickets,
@@ -51,13 +55,15 @@ def play_demo(
     raise typer.Exit(0 if held else 1)
 
 
-async def _play(order: Order, *, stay: bool) -> bool:
+async def _play(order: "Order", *, stay: bool) -> bool:
     """Whether every promise held, or somebody ended a demo that stayed. Cancelled by SIGINT or SIGTERM before that."""
+    from nightshift.demo import play  # noqa: PLC0415  # as above
+
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_FILE)
     began = time.monotonic()
     with _cancelled_once():
         console.print("starting Postgres, the broker, four services, and the world outside …")
-        async with running_demo(order) as demo:
+        async with play.demo(order) as demo:
             with _bar(console) as say:
                 promises = await demo.night(say)
             _summary(console, promises, order, time.monotonic() - began)
@@ -90,7 +96,7 @@ def _cancelled_once() -> Iterator[None]:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Say]:
+def _bar(console: Console) -> Iterator["Say"]:
     """A progress bar; where there is no terminal, a line a phase."""
     columns = (
         TextColumn("{task.description:<32}"),
@@ -113,7 +119,7 @@ def _bar(console: Console) -> Iterator[Say]:
         yield say
 
 
-def _summary(console: Console, promises: list[Promise], order: Order, seconds: float) -> None:
+def _summary(console: Console, promises: list["Promise"], order: "Order", seconds: float) -> None:
     kept = sum(promise.held for promise in promises)
     table = Table(
         title=f"{kept} of {len(promises)} promises held",
@@ -132,6 +138,6 @@ def _summary(console: Console, promises: list[Promise], order: Order, seconds: f
     console.print(table)
 
 
-def _links(console: Console, demo: Demo) -> None:
+def _links(console: Console, demo: "Demo") -> None:
     console.print(f"\nconsole            {demo.stack.console_url}", highlight=False)
     console.print(f"Zendesk's inbox    {demo.inbox_url}", highlight=False)

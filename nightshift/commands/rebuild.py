@@ -1,13 +1,15 @@
 """`nightshift rebuild`: the projections, made anew from the log."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from nightshift import MendableError
 from nightshift.reach import Json, State, admin_url, as_json, run
-from nightshift.rebuild import Rebuilt, rebuild_projections
-from services.reporter.outbound.rebuilding import RebuildRunsError
+
+if TYPE_CHECKING:
+    from nightshift.rebuild import Rebuilt
 
 app = typer.Typer()
 
@@ -23,7 +25,9 @@ def rebuild(state: State, *, json: Json = False) -> None:
     print(f"{done.cases:,} cases projected from the log; digest {done.after[:16]} ({same})")
 
 
-async def _rebuild(state: Path) -> Rebuilt:
+async def _rebuild(state: Path) -> "Rebuilt":
+    from nightshift.rebuild import RebuildRunsError, rebuild_projections  # noqa: PLC0415  # a service: slow to load
+
     with admin_url(state) as url:
         try:
             return await rebuild_projections(url)

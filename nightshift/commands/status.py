@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from nightshift.reach import Json, State, as_json, database, run
@@ -70,7 +70,13 @@ def _figures(stands: Status, deliveries: Mapping[str, int], oldest: float | None
 
 
 def _errors(stands: Status) -> Table:
-    table = Table("when", "case", "where", "what", "then", title="last errors", title_justify="left")
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("when", "case")),
+        *("where", "what", "then"),
+        title="last errors",
+        title_justify="left",
+        box=None,
+    )
     for error in stands.errors:
         what = f"{error.code}: {error.message}" if error.message else error.code
         table.add_row(f"{error.at:%m-%d %H:%M:%S}", error.case_id, error.where, what, error.outcome)

@@ -53,6 +53,12 @@ _DECISIONS = """
 SELECT convert_from(body, 'UTF8')::jsonb ->> 'verdict' AS verdict, count(*) FROM reporter.event_log
 WHERE type = 'decision.made.v1' AND process = $1 AND position > $2 GROUP BY 1
 """
+_NEWEST = """
+SELECT DISTINCT ON (case_id) case_id, d ->> 'verdict' AS verdict, d -> 'reasons' ->> 0 AS reason
+FROM (SELECT case_id, time, convert_from(body, 'UTF8')::jsonb AS d FROM reporter.event_log
+      WHERE type = 'decision.made.v1' AND process = $1) decided
+ORDER BY case_id, d ->> 'basis' DESC, d ->> 'verdict' = 'ignore', time DESC
+"""
 _OLD_GENERATION = """
 WITH switched AS (
     SELECT (headers ->> 'ce_time')::timestamptz AS at,
@@ -96,6 +102,15 @@ class Pause:
     resumed_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A decision by which nothing was sent by itself."""
+
+    verdict: str
+    explained: bool
+    """It names a reason."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ours:
     """What our side holds when the night is over."""
@@ -110,6 +125,8 @@ class Ours:
     """Changes that the log holds more than once, in all."""
     cases: dict[int, CaseRow] = field(default_factory=dict)
     """By ticket, over all nights."""
+    unanswered: dict[int, Unanswered] = field(default_factory=dict)
+    """By ticket: the decision about what was asked last, where it was not to execute."""
     decisions: dict[str, int] = field(default_factory=dict)
     """Of this night, by verdict."""
     dead_letters: tuple[str, ...] = ()
@@ -173,6 +190,11 @@ async def read(
         changes_missing=await connection.fetchval(_MISSING, delivered),
         changes_twice=await connection.fetchval(_REPEATED),
         cases={int(row.object_id): row for row in rows if row.object_id and row.object_id.isdecimal()},
+        unanswered={
+            int(ticket_id): Unanswered(row["verdict"], row["reason"] is not None)
+            for row in await connection.fetch(_NEWEST, process)
+            if row["verdict"] != "execute" and (ticket_id := row["case_id"].rpartition(":")[2]).isdecimal()
+        },
         decisions={row["verdict"]: row["count"] for row in decisions},
         dead_letters=tuple(row[0] for row in await connection.fetch(_DEAD)),
         attempts=await connection.fetchval(_ATTEMPTED, process, since.position),

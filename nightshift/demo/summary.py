@@ -9,7 +9,6 @@ from math import ceil
 from nightshift.demo.ours import Ours, Pause
 from nightshift.demo.outside import Asked, Books, Script, Sent, TicketBook
 from nightshift.demo.privacy import Search
-from services.reporter.domain.views import CaseRow
 
 ACCEPTED, REFUSED = 202, 401
 COST_PER_CASE_USD_MAX = Decimal("0.05")
@@ -72,12 +71,13 @@ def unanswered(script: Script, books: Books, ours: Ours) -> list[str]:
         f"ticket {ticket_id} ({kind}: {why})"
         for kind, ids in script.tickets.items()
         for ticket_id in ids
-        if (why := _open_end(books.per_ticket.get(ticket_id), ours.cases.get(ticket_id))) is not None
+        if (why := _open_end(books.per_ticket.get(ticket_id), ours, ticket_id)) is not None
     ]
 
 
-def _open_end(book: TicketBook | None, row: CaseRow | None) -> str | None:
+def _open_end(book: TicketBook | None, ours: Ours, ticket_id: int) -> str | None:
     """Why a ticket hangs, or none: it is answered, with a person, or waits visibly with a reason."""
+    row, decided = ours.cases.get(ticket_id), ours.unanswered.get(ticket_id)
     if book is None or row is None:
         return "not known to both sides"
     if row.state in ("working", "acting"):
@@ -85,7 +85,7 @@ def _open_end(book: TicketBook | None, row: CaseRow | None) -> str | None:
     last = book.customer_comments[-1] if book.customer_comments else None
     if last is None or last.replies or last.notes or last.staff_replies or book.status in _GONE:
         return None
-    return None if row.verdict in ("held", "refused", "ignored") and row.reasons else f"{row.state}, without a reason"
+    return None if decided is not None and decided.explained else f"{row.state}, without a reason"
 
 
 def _received(found: Evidence) -> Promise:
@@ -182,8 +182,8 @@ def _decided(found: Evidence) -> Promise:
     verdicts = found.ours.decisions
     words = {"execute": "executed", "hold": "held", "refuse": "refused", "ignore": "ignored"}
     figure = " · ".join(f"{verdicts.get(verdict, 0)} {word}" for verdict, word in words.items())
-    silent = [one for one in found.script.all if (row := found.ours.cases.get(one)) and row.verdict and not row.reasons]
-    unexplained = [one for one in silent if found.ours.cases[one].verdict != "executed"]
+    left = found.ours.unanswered
+    unexplained = sorted(one for one in found.script.all if one in left and not left[one].explained)
     return Promise("decided, each with its reasons", figure + _named(unexplained), not unexplained and bool(verdicts))
 
 

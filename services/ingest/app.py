@@ -1,6 +1,7 @@
 """The wiring: which doors are open, and what serves them."""
 
 import asyncio
+import gc
 import os
 import re
 import time
@@ -155,6 +156,8 @@ async def run() -> None:
             trace=tracing(exported=settings.otlp_url is not None),
             other=HealthApp(alive={}, ready={}),  # it answers webhooks, and rightly, whoever else is down
         )
+        gc.collect()
+        gc.freeze()  # what was imported lives for ever: looking through it again and again costs tens of milliseconds
         async with asyncio.TaskGroup() as group:  # outlives the server: what was taken is written
             for shard in range(settings.writers):
                 group.create_task(writer.run(shard))

@@ -9,7 +9,7 @@ from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
 _LOCK = """
-SELECT pg_advisory_xact_lock(hashtextextended('nightshift.case:' || c, 0))
+SELECT pg_advisory_xact_lock(hashtextextended('nightshift.case:' || current_schema() || ':' || c, 0))
 FROM (SELECT unnest($1::text[]) AS c ORDER BY 1) ordered
 """
 _READ = "SELECT case_id, process, door, object_id, body FROM cases WHERE case_id = ANY($1)"

@@ -84,7 +84,7 @@ class RunningIntake:
     writer: Writer
     committed: list[None] = field(default_factory=list)
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str] = {}, **how: Any) -> Answer:  # noqa: B006  # read only
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str] = {}, **how: Any) -> Answer:
         return await call(self.app, path, [body], {"content-type": "application/json", **headers}, **how)
 
     async def zendesk(self, body: bytes, invocation: str, *, secret: str = SECRET, at: datetime = NOW) -> Answer:
@@ -113,12 +113,19 @@ async def intake(
     body_seconds_max: float = 10.0,
     hands_max: int = 1000,
     record_bytes_max: int = 980_000,
+    write_seconds_max: float = 4.0,
 ) -> AsyncIterator[RunningIntake]:
     """Ingest without its HTTP server and broker."""
     async with connect(url, schema="ingest") as database:
         store = DeliveryStore(database, record_bytes_max=record_bytes_max)
         committed: list[None] = []
-        writer = Writer(store, committed=lambda: committed.append(None), set_aside=set_aside, waiting_max=waiting_max)
+        writer = Writer(
+            store,
+            committed=lambda: committed.append(None),
+            set_aside=set_aside,
+            waiting_max=waiting_max,
+            write_seconds_max=write_seconds_max,
+        )
         app = WebhookApp(
             doors or usual_doors(),
             intake=writer,

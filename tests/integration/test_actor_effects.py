@@ -8,6 +8,8 @@ import pytest
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.failures import ConflictError, LaterError, PermanentError
+from services.actor.outbound.lane import Lane
+from services.runtime.stop import Stop
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import Bench, bench
 from tests.fakes.destination import answer_lost, call_lost, lands_late, raises, swallowed
@@ -299,6 +301,48 @@ async def test_effects_of_one_case_keep_their_order_and_others_flow(actor: Bench
     await actor.send()
 
     assert await actor.states() == {"handover 1.1": "unknown", "reply 1.2": "planned", "reply 2.1": "acknowledged"}
+
+
+async def test_a_destination_without_an_address_ends_its_effects_and_stops_no_others(actor: Bench) -> None:
+    await actor.ask(output={"confidence": 0.9, "answer": "Hi", "do": ("reply", "notice")})
+    pager = Lane(database=actor.database, process=actor.process, destination="pager", outside=None)
+
+    await pager.step()
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "acknowledged", "notice 1.1": "person"}
+
+
+async def test_health_fails_when_due_effects_are_not_claimed_and_not_while_paused_or_cut_off(actor: Bench) -> None:
+    await actor.ask()
+    await actor.admin.execute("UPDATE actor.effects SET available_at = clock_timestamp() - interval '61 s'")
+    assert await actor.lane.stalled() is None  # it has only just begun
+    actor.time += 61
+
+    assert await actor.lane.stalled() is not None
+    await actor.pause()
+    assert await actor.lane.stalled() is None
+    await actor.pause(paused=False)
+    actor.lane.pace.pause(actor.time, seconds=30)
+    assert await actor.lane.stalled() is None
+    actor.time += 31
+    await actor.send()
+    assert await actor.lane.stalled() is None
+
+
+async def test_a_running_lane_sends_and_observes_and_stops_when_told(actor: Bench) -> None:
+    for ticket in range(10):
+        await actor.ask(str(ticket))
+    stop = Stop()
+
+    async with asyncio.TaskGroup() as group, asyncio.timeout(30):
+        group.create_task(actor.lane.run(stop))
+        while len(actor.outside.calls) < 10:
+            await asyncio.sleep(0.01)
+        stop.set()
+
+    assert set((await actor.states()).values()) <= {"acknowledged", "observed"}
+    assert actor.outside.answers_most == 1
 
 
 async def test_two_senders_send_each_effect_once(actor: Bench) -> None:

@@ -1,5 +1,6 @@
 """The log only grows, and the projections are what the log says: whatever the order, and after a rebuild."""
 
+import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -237,3 +238,31 @@ async def test_no_total_is_zero_and_every_total_is_the_sum_of_its_cases(database
     )
 
     assert wrong == 0
+
+
+async def test_several_reporters_and_a_rebuild_at_once_give_the_same_bytes(database: Database) -> None:
+    told = records(night(40))
+    chance = random.Random(5)
+
+    async def report() -> None:
+        mine = chance.sample(told, len(told))
+        for start in range(0, len(mine), 50):
+            while not await _taken(mine[start : start + 50]):
+                continue
+
+    async def _taken(batch: list[Record]) -> bool:
+        try:
+            await appender(database).take(batch)
+        except asyncpg.DeadlockDetectedError:  # the link to the broker takes such a batch again
+            return False
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(report())
+        group.create_task(rebuild(database, POLICIES))
+
+    live = await digest_of(database)
+    await rebuild(database, POLICIES)
+    assert await digest_of(database) == live
+    assert await value(database, "SELECT count(*) FROM event_log") == len(told)

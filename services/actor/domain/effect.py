@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pydantic import JsonValue
+
 from contracts.decision import Action, Mode, Reason, Request
 
 UNBOUND_KINDS = frozenset({"handover", "notice"})
@@ -14,7 +16,6 @@ UNBOUND_KINDS = frozenset({"handover", "notice"})
 GONE_CODES = frozenset({"gone", "deleted", "closed"})
 """The object can never be written again: there is nothing left to do, and nothing for a person to mend."""
 HANDOVER = "handover"
-REPLY = "reply"
 SETTLED_SECONDS = 2.0
 """Zendesk's stamps have a resolution of a second: after two, whatever landed under a stamp can be seen."""
 
@@ -39,22 +40,31 @@ def approval_digest(basis: str, requests: Sequence[Request]) -> str:
     return hashlib.sha256(_canonical(told)).hexdigest()
 
 
-def granted_modes(kind: str, actions: Sequence[Action], modes: Mapping[str, Mode]) -> dict[str, Mode]:
-    """The modes that an effect of this kind relies on; lowering one of them later stops it. Never holds `watch`."""
-    names = {kind} & set(modes) | {action.name for action in actions if action.name in modes}
-    return {name: modes[name] for name in sorted(names) if modes[name] != "watch"}
+def granted_modes(actions: Sequence[Action], modes: Mapping[str, Mode]) -> dict[str, Mode]:
+    """The modes that these actions rely on; lowering one of them later stops the effect. Never holds `watch`."""
+    return {action.name: modes[action.name] for action in actions if modes[action.name] != "watch"}
 
 
-def mode_of(kind: str, granted: Mapping[str, Mode]) -> Mode:
-    """How far the effect goes: as its own kind's action may, else as the most careful action behind it."""
-    if kind in granted:
-        return granted[kind]
+def mode_of(request: Request, granted: Mapping[str, Mode]) -> Mode:
+    """How far the effect goes: `act` where the customer sees it, else as the most careful action behind it."""
+    if is_public(request):
+        return "act"
     return min(granted.values(), key=lambda mode: _RANK[mode], default="watch")
 
 
-def is_public(kind: str, mode: Mode) -> bool:
-    """Whether the customer can see it."""
-    return kind == REPLY and mode == "act"
+def is_public(request: Request) -> bool:
+    """Whether the customer can see it: some part of its body says `public: true`."""
+    return _says_public(request.body)
+
+
+def _says_public(value: JsonValue) -> bool:
+    match value:
+        case dict():
+            return value.get("public") is True or any(_says_public(part) for part in value.values())
+        case list():
+            return any(_says_public(part) for part in value)
+        case _:
+            return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

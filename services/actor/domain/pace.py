@@ -79,6 +79,10 @@ class Pace:
         self._fill(now)
         self._tokens -= 1.0
 
+    def give_back(self) -> None:
+        """The request was not made after all."""
+        self._tokens += 1.0
+
     def pause(self, now: float, seconds: float) -> None:
         """Nothing begins for `seconds`; afterwards no burst."""
         self._paused_until = max(self._paused_until, now + seconds)

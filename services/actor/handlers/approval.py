@@ -82,7 +82,7 @@ async def _approve(
             basis=row["basis"],
             request=request,
             sealed=keys.seal(request.model_dump_json()),
-            granted=effect.granted_modes(request.kind, actions, row["granted"]),
+            granted=effect.granted_modes(actions, row["granted"]),
             cause=cause,
             asked_at=row["asked_at"],
             approval_id=row["approval_id"],

@@ -203,7 +203,7 @@ class Decide:
                 basis=question.basis,
                 request=request,
                 sealed=question.keys.seal(request.model_dump_json()),
-                granted=effect.granted_modes(request.kind, judgment.actions, question.modes),
+                granted=effect.granted_modes(judgment.actions, question.modes),
                 cause=_from_decision(decided),
                 asked_at=self._process.case.asked_at(question.stored.case),
             )

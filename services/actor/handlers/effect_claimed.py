@@ -13,7 +13,6 @@ from contracts.events.effects import EffectAttempted
 from contracts.sealed import UnsealableError
 from services.actor.domain import effect
 from services.actor.handlers import ledger
-from services.actor.handlers.decide import modes_of
 from services.actor.handlers.hand_over import Handover, hand_over
 from services.actor.handlers.say import effects_total, say
 from services.runtime import outbox, switches, vault
@@ -35,7 +34,8 @@ SELECT e.*, c.door, c.object_id AS case_object, c.body, c.basis AS newest, clock
        (SELECT count(*) FROM effects o WHERE o.case_id = e.case_id AND o.effect_key <> e.effect_key
         AND o.attempted_at > clock_timestamp() - interval '1 hour') AS effects_last_hour,
        EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = e.case_id AND d.redriven_at IS NULL) AS buried,
-       EXISTS (SELECT 1 FROM holds h WHERE h.case_id = e.case_id AND h.released_at IS NULL) AS held
+       EXISTS (SELECT 1 FROM holds h WHERE h.case_id = e.case_id AND h.released_at IS NULL) AS held,
+       (SELECT jsonb_object_agg(m.action, m.mode) FROM control.modes m WHERE m.process = e.process) AS switched
 FROM e JOIN cases c USING (case_id)
 """
 _LOST = """
@@ -117,7 +117,7 @@ async def claim(connection: Connection, line: Line) -> Claim | Literal["settled"
     stored = StoredCase(row["case_id"], row["process"], row["door"], row["case_object"], case)
     if row["state"] == "unknown":
         return await _resolve_unknown(connection, line, row, stored, keys, request)
-    reason = effect.why_not(await _standing(connection, line, row, stored))
+    reason = effect.why_not(_standing(line, row, stored))
     if reason is not None:
         await overtaken(connection, line.process, row, stored, reason)
         return "settled"
@@ -215,7 +215,7 @@ async def _lease(
     )
 
 
-async def _standing(connection: Connection, line: Line, row: ledger.Row, stored: StoredCase) -> effect.Standing:
+def _standing(line: Line, row: ledger.Row, stored: StoredCase) -> effect.Standing:
     process = line.process
     return effect.Standing(
         kind=row["kind"],
@@ -226,7 +226,7 @@ async def _standing(connection: Connection, line: Line, row: ledger.Row, stored:
         max_age=process.max_age(stored.door),
         approval_state=row["approval_state"] if row["approval_id"] is not None else None,
         granted=row["granted"],
-        modes=await modes_of(connection, process),
+        modes={name: s.mode for name, s in process.settings.actions.items()} | (row["switched"] or {}),
         effects_last_hour=row["effects_last_hour"],
         effects_max=process.settings.limits.effects_per_case_hour,
         dead_letter_open=row["buried"],

@@ -62,7 +62,7 @@ class Planned:
 
     @property
     def mode(self) -> Mode:
-        return effect.mode_of(self.request.kind, self.granted)
+        return effect.mode_of(self.request, self.granted)
 
 
 async def plan(connection: Connection, planned: Sequence[Planned]) -> set[str]:
@@ -85,7 +85,7 @@ async def plan(connection: Connection, planned: Sequence[Planned]) -> set[str]:
         [effect.digest_of(p.request) for p in planned],
         [p.mode for p in planned],
         [dict(p.granted) for p in planned],
-        [effect.is_public(p.request.kind, p.mode) for p in planned],
+        [effect.is_public(p.request) for p in planned],
         [p.approval_id for p in planned],
         [p.asked_at for p in planned],
         [p.cause.event_id for p in planned],

@@ -1,6 +1,6 @@
 """One destination of one process: what is due goes out, paced, behind a breaker; what went out is looked for.
 
-turn (one at a time) ─breaker, pace─▶ claim (commit) ─≤ 2 s─▶ call ─▶ outcome (commit)
+turn (two at a time) ─breaker, pace─▶ claim (commit) ─≤ 2 s─▶ call ─▶ outcome (commit)
 """
 
 import asyncio
@@ -28,6 +28,8 @@ CLAIM_TO_CALL_SECONDS = 2.0
 """A claim older than this when its call would begin is not sent: what it checked may no longer hold."""
 CONNECTOR_FIRST_SECONDS = 1.0
 """A connector's own timeout ends a call before ours does: it knows whether the request ever left."""
+CLAIMING_MAX = 2
+"""Claims under way side by side: one waits for its commit while the next is made. More only collide."""
 RECORD_TRIES_MAX = 5
 
 _OLDEST = """
@@ -76,7 +78,7 @@ class Lane:
         self.breaker = Breaker(failures_max=settings.breaker_failures, open_seconds=settings.breaker_open_seconds)
         self.pace = Pace(per_second=settings.requests_per_second)
         self.wake = Wake()
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Semaphore(CLAIMING_MAX)
         self._claimed_at: float | None = None
 
     @property
@@ -178,14 +180,20 @@ class Lane:
         return max(self.breaker.wait_seconds(now), self.pace.wait_seconds(now))
 
     async def _claim(self) -> Claim | Literal["settled"] | None:
-        async with self._database.transaction() as connection:
-            claim = await effect_claimed.claim(connection, self._line)
+        """The request counts as begun before the claim, so that two claims never share one probe."""
+        self._begin()
+        claim = None
+        try:
+            async with self._database.transaction() as connection:
+                claim = await effect_claimed.claim(connection, self._line)
+        finally:
+            if not isinstance(claim, Claim):
+                self.breaker.gave_up()
+                self.pace.give_back()
         if claim is not None:
             self._claimed_at = self._clock()
             for wake in self._woken_after:
                 wake.set()
-        if isinstance(claim, Claim):
-            self._begin()
         return claim
 
     def _begin(self) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
 
+# Chosen by cross-validation on the shipped examples, where half or double of each changes nothing beyond chance.
 NEIGHBOURS: Final = 9
 SHARPNESS: Final = 4
 """A neighbour's vote is its cosine to this power."""
@@ -65,7 +66,7 @@ class Vote:
 
     label: str
     confidence: float
-    """How likely the label is right, 0 to 0.99, in steps of 0.001."""
+    """How likely the label is right, 0 to 0.99, in steps of 0.001; 0 for what is unfamiliar."""
     similarity: float
     """Cosine to the nearest example."""
     familiar: bool
@@ -107,12 +108,12 @@ class Examples:
         """What the nearest examples say about one text; an empty text (a vector of zeros) is unfamiliar."""
         shares, nearest = _votes(self._metric.apply(vector[None, :]), self._rows, self._labels, len(self._names))
         chance = float(1 / (1 + np.exp(-(_signals(shares, nearest) @ self._weights)[0])))
-        best = int(shares[0].argmax())
+        best, familiar = int(shares[0].argmax()), bool(nearest[0] >= self._floor)
         return Vote(
             label=self._names[best],
-            confidence=round(min(chance, _CONFIDENCE_MAX), 3),
+            confidence=round(min(chance, _CONFIDENCE_MAX), 3) if familiar else 0.0,
             similarity=round(float(nearest[0]), 3),
-            familiar=bool(nearest[0] >= self._floor),
+            familiar=familiar,
             shares={self._names[i]: round(float(shares[0, i]), 3) for i in np.flatnonzero(shares[0])},
         )
 

@@ -13,6 +13,8 @@ from hashlib import sha256
 from typing import Final
 
 from pydantic import JsonValue
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from contracts.base import Contract, Json
 from contracts.decision import Facts
@@ -60,9 +62,9 @@ def data_of(question: Question, facts: Facts, passages: Sequence[Passage]) -> st
     room, limit = DATA_CHARACTERS_MAX - len(shown), TEXT_CHARACTERS_MAX
     while len(line := escaped(_clean(told, limit))) > room and limit > len(_CUT):
         limit //= 2
-    return (line if len(line) <= room else escaped({"left_out": "case and facts are too large to be shown"}))[
-        :-1
-    ] + shown
+    if len(line) > room:
+        line = escaped({"left_out": "case and facts are too large to be shown"})
+    return line.removesuffix("}") + shown
 
 
 @lru_cache(maxsize=1024)
@@ -102,9 +104,18 @@ def refused(why: str) -> str:
     )
 
 
+class _EveryFieldRequired(GenerateJsonSchema):
+    def field_is_required(
+        self,
+        field: core_schema.ModelField | core_schema.DataclassField | core_schema.TypedDictField,  # noqa: ARG002  # pydantic's
+        total: bool,  # noqa: ARG002, FBT001  # pydantic's
+    ) -> bool:
+        return True
+
+
 def schema_of(output: type[Contract]) -> Json:
-    """The JSON Schema of an output."""
-    return output.model_json_schema()
+    """The JSON Schema of an output, every field required: a model that leaves a tag out says nothing."""
+    return output.model_json_schema(schema_generator=_EveryFieldRequired)
 
 
 def digest(text: str | Json) -> str:

@@ -10,9 +10,10 @@ What becomes of a failure:
   tokens_out_max            no failure here: it does not parse, and the engine's one retry says so
 """
 
+import json
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
@@ -37,7 +38,7 @@ PREVIOUS_CHARACTERS_MAX: Final = 20_000
 _OVERLOADED: Final = 529
 _PATIENCE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, _OVERLOADED})
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
-_CODES = {
+_CODES: Mapping[int, str] = {
     HTTPStatus.BAD_REQUEST: "model_request_rejected",
     HTTPStatus.UNAUTHORIZED: "model_key_rejected",
     HTTPStatus.PAYMENT_REQUIRED: "model_payment_required",
@@ -144,10 +145,12 @@ class Claude:
             raise LaterError(
                 "model_unreachable", "the model cannot be reached", seconds=RETRY_DEFAULT_SECONDS
             ) from error
-        except anthropic.APIError as error:
+        except (anthropic.APIError, json.JSONDecodeError) as error:
             raise LaterError(
                 "model_unreadable", "the model's answer is no message", seconds=RETRY_DEFAULT_SECONDS
             ) from error
+        if not _is_whole(message):
+            raise LaterError("model_unreadable", "the model's answer is no message", seconds=RETRY_DEFAULT_SECONDS)
         answer = self._answer(message, started)
         if message.stop_reason == "refusal":
             raise RefusedError(answer)
@@ -176,12 +179,19 @@ class Claude:
 @cache
 def _schema_of(output: type[Contract]) -> dict[str, object]:
     """The schema in the part of JSON Schema that the API takes; bounds that it lacks become words."""
-    return anthropic.transform_schema(output)
+    return anthropic.transform_schema(prompt.schema_of(output))
 
 
 def _kept(instructions: str) -> TextBlockParam:
     """Equal for every case, so kept for five minutes; below the model's least length that costs nothing."""
     return {"type": "text", "text": instructions, "cache_control": {"type": "ephemeral"}}
+
+
+def _is_whole(message: object) -> bool:
+    """Whether what answered was the API: the SDK reads anything as a message, and a cost must not be guessed."""
+    content, usage = getattr(message, "content", None), getattr(message, "usage", None)
+    counts = (getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None))
+    return isinstance(content, list) and all(isinstance(count, int) for count in counts)
 
 
 def _turns(ask: Ask) -> list[MessageParam]:
@@ -202,7 +212,7 @@ def _failure_of(error: anthropic.APIStatusError) -> LaterError | PermanentError:
         return LaterError(code, message, seconds=OVERLOADED_SECONDS if asked is None else asked)
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return LaterError("model_failed", message, seconds=RETRY_DEFAULT_SECONDS if asked is None else asked)
-    return PermanentError(_CODES.get(HTTPStatus(status), "model_request_rejected"), message)
+    return PermanentError(_CODES.get(status, "model_request_rejected"), message)
 
 
 def _retry_after_seconds(headers: httpx2.Headers) -> float | None:

@@ -1,6 +1,5 @@
 """Embeddings that come with a wheel: 256 dimensions, offline, the same everywhere."""
 
-import asyncio
 import logging
 import re
 from collections import OrderedDict
@@ -25,7 +24,8 @@ _WITH_DIGITS = re.compile(r"\S*\d\S*")
 class WordLlamaEmbedder:
     """Mean of static token vectors, of unit length; a text without words is a vector of zeros.
 
-    Numbers and addresses are made alike before: an order number would otherwise outweigh the words around it.
+    Numbers and addresses are made alike before: an order number would otherwise outweigh the words around it. The model
+    is loaded with the first text, in half a second; a service embeds its examples before it serves.
     """
 
     dimensions = 256
@@ -38,10 +38,6 @@ class WordLlamaEmbedder:
     def name(self) -> str:
         """What a vector's meaning depends on; part of index versions."""
         return f"wordllama-{version('wordllama')}-l2_supercat-{self.dimensions}"
-
-    async def ready(self) -> None:
-        """Load the model (about a second) in a thread, so that the first text does not wait for it."""
-        await asyncio.to_thread(lambda: self._model)
 
     def embed(self, texts: Sequence[str]) -> Matrix:
         """A row for each text, about 0.1 ms each; a text that was asked lately is not computed again."""
@@ -79,5 +75,7 @@ class WordLlamaEmbedder:
 
 def plain_text(text: str) -> str:
     """Lower case, one space between words, `number` for whatever holds a digit, nothing for addresses."""
-    words = _WITH_DIGITS.sub("number", _ADDRESS.sub(" ", text[:TEXT_CHARACTERS_MAX].lower()))
+    words = _WITH_DIGITS.sub(
+        "number", _ADDRESS.sub(" ", text[:TEXT_CHARACTERS_MAX].encode("utf-8", "replace").decode().lower())
+    )
     return " ".join(words.split())

@@ -42,12 +42,14 @@ class Writer:
         committed: Wake,
         set_aside: Callable[[Delivery, Unreadable], Delivery],
         waiting_max: int,
+        write_seconds_max: float = WRITE_SECONDS_MAX,
     ) -> None:
         """`committed` is called after each commit that may have made events."""
         self._store = store
         self._committed = committed
         self._set_aside = set_aside
         self._waiting_max = waiting_max
+        self._write_seconds_max = write_seconds_max
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._something = asyncio.Event()
@@ -133,12 +135,12 @@ class Writer:
         return _answer(future, outcomes[0])
 
     async def _write(self, deliveries: Sequence[Delivery], shard: int) -> Sequence[Outcome]:
-        async with asyncio.timeout(WRITE_SECONDS_MAX):
+        async with asyncio.timeout(self._write_seconds_max):
             return await self._store.write(deliveries, shard)
 
     def _nobody_is_served(self, group: Sequence[_Waiting], error: Exception | None) -> None:
         """The group's outcome is not known or nothing was done: senders try again, deduplication does the rest."""
-        log.error("deliveries cannot be stored now", size=len(group), error=repr(error))
+        log.error("deliveries cannot be stored now", size=len(group), error=type(error).__name__)
         waiting = [*group, *self._waiting] if isinstance(error, UNAVAILABLE) else group
         if isinstance(error, UNAVAILABLE):
             self._waiting.clear()

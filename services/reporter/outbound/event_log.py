@@ -13,7 +13,6 @@ import orjson
 from contracts.base import Json
 from services.reporter.domain.log import Entry
 from services.reporter.domain.projection import Projected
-from services.runtime import cases
 from services.runtime.postgres import Connection, Database
 
 ENTRIES_OF_CASE_MAX = 5000
@@ -25,6 +24,10 @@ Suffix = Literal["", "_fresh"]
 SHARE = "SELECT pg_advisory_xact_lock_shared(hashtextextended('nightshift.reporter.projections', 0))"
 """Held by whoever appends; a rebuild takes it alone, for moments."""
 
+_LOCK_CASES = """
+SELECT pg_advisory_xact_lock(hashtextextended('nightshift.reporter.case:' || c, 0))
+FROM (SELECT unnest($1::text[]) AS c ORDER BY 1) ordered
+"""
 _APPEND = """
 INSERT INTO reporter.event_log (event_id, topic, type, process, case_id, time, correlation_id, headers, body)
 SELECT e.event_id, e.topic, e.type, e.process, e.case_id, e.time, e.correlation_id, e.headers::jsonb, e.body
@@ -127,7 +130,7 @@ class PostgresLog(PostgresProjections):
 
     async def hold(self, case_ids: Sequence[str]) -> None:
         await self._connection.execute(SHARE)
-        await cases.lock(self._connection, case_ids)
+        await self._connection.fetch(_LOCK_CASES, sorted(set(case_ids)))
 
     async def append(self, entries: Sequence[Entry]) -> list[UUID]:
         rows = [

@@ -118,11 +118,29 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
     assert effect.digest_of(turned) == effect.digest_of(REQUEST)
 
 
-def test_an_effect_relies_on_its_own_action_and_on_those_behind_it() -> None:
-    actions = [Action(name="refund"), Action(name="tag")]
-    granted = effect.granted_modes("reply", actions, {"reply": "act", "refund": "draft", "tag": "watch"})
+def test_an_effect_relies_on_the_actions_behind_it() -> None:
+    actions = [Action(name="reply"), Action(name="refund"), Action(name="tag")]
+
+    granted = effect.granted_modes(actions, {"reply": "act", "refund": "draft", "tag": "watch", "route": "act"})
 
     assert granted == {"reply": "act", "refund": "draft"}
-    assert effect.mode_of("reply", granted) == "act"
-    assert effect.mode_of("page", granted) == "draft"
-    assert effect.mode_of("page", {}) == "watch"
+
+
+@pytest.mark.parametrize(
+    ("body", "mode"),
+    [
+        ({"ticket": {"comment": {"body": "b", "public": True}}}, "act"),
+        ({"ticket": {"comment": {"body": "b", "public": False}}}, "draft"),
+        ({"parts": [{"public": True}]}, "act"),
+        ({"text": "public: true"}, "draft"),
+    ],
+)
+def test_what_the_customer_sees_is_told_by_the_body(body: dict[str, Any], mode: str) -> None:
+    request = REQUEST.model_copy(update={"body": body})
+
+    assert effect.is_public(request) == (mode == "act")
+    assert effect.mode_of(request, {"reply": "act", "refund": "draft"}) == mode
+
+
+def test_an_effect_that_no_action_grants_goes_nowhere() -> None:
+    assert effect.mode_of(REQUEST, {}) == "watch"

@@ -1,0 +1,172 @@
+"""One text through a process, from facts to decision, by the services' own functions; nothing is sent or stored."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+
+from connectors.protocol import LooksUp, PlainChange
+from contracts.base import Json
+from contracts.basis import version_of
+from contracts.decision import Circumstances, Execute, Facts, Hold, verdict_of
+from contracts.failures import PermanentError
+from contracts.proposed import Proposed
+from nightshift import MendableError
+from services.actor.handlers.judge import Judgment, Question, judge
+from services.classifier.app import provider_of
+from services.classifier.config import Settings
+from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model
+from services.classifier.handlers.read_facts import facts_json, read_facts
+from services.classifier.outbound.desk import KnowledgeDesk
+from services.classifier.ports import Ask
+from services.runtime import outside
+from services.runtime.cases import StoredCase
+from services.runtime.changes import seal_change
+from services.runtime.config import MissingSettingError, named_setting
+from services.runtime.process import Process, ProcessInvalidError, Source, case_id_of
+from services.runtime.vault import CaseKeys
+
+OBJECT = "try"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """What came of it."""
+
+    process: Process
+    looked_up: Facts
+    ask: Ask
+    answer: Accepted | Rejected
+    judgment: Judgment | None
+    """None where the model's output failed the schema: a dead letter, and a person is told."""
+
+    @property
+    def spent(self) -> Spent:
+        return self.answer.spent
+
+    @property
+    def output(self) -> Proposed | None:
+        """The proposal; none where the model's output failed the schema twice, `why` says how."""
+        return self.answer.output if isinstance(self.answer, Accepted) else None
+
+    @property
+    def why(self) -> str:
+        return self.answer.why if isinstance(self.answer, Rejected) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """Who writes what."""
+
+    text: str
+    subject: str = ""
+    requester: str = "1"
+    channel: str = "email"
+
+
+async def attempt(process: Process, customer: Customer, model: str | None) -> Tried:
+    """The classifier's work and then the actor's, by their own functions, on a case that is nowhere."""
+    now = datetime.now(UTC)
+    door = next(iter(process.settings.doors))
+    case_id = case_id_of(process.name, door, OBJECT)
+    keys = CaseKeys(case_id, {1: secrets.token_bytes(32)})
+    change = seal_change(_opening(customer, now), door=door, keys=keys, received_at=now)
+    sealed = process.case.fold(None, change)
+    case = process.case.reveal(sealed, keys.unseal)
+    async with outside.http_client() as client:
+        facts = await read_facts(process.facts.queries(case), _sources(process, client))
+    ask = KnowledgeDesk(process).ask(case, facts)
+    answer = await _ask(process, ask, model)
+    if isinstance(answer, Rejected):
+        return Tried(process=process, looked_up=facts, ask=ask, answer=answer, judgment=None)
+    question = Question(
+        stored=StoredCase(case_id, process.name, door, OBJECT, sealed),
+        basis=process.case.basis(sealed) or "",
+        facts=keys.seal(facts_json(ask.facts)),
+        output=keys.seal(answer.output.model_dump_json()),
+        keys=keys,
+        circumstances=Circumstances(),
+        modes=dict.fromkeys(process.settings.actions, "act"),
+        already_decided=False,
+        held=False,
+        now=now,
+    )
+    return Tried(process=process, looked_up=facts, ask=ask, answer=answer, judgment=judge(process, question))
+
+
+def _opening(customer: Customer, now: datetime) -> PlainChange:
+    """The change by which such a case would open."""
+    moment = now.replace(microsecond=0)
+    stamp = moment.isoformat().replace("+00:00", "Z")
+    return PlainChange(
+        object_id=OBJECT,
+        kind="created",
+        identity=OBJECT,
+        version=version_of(moment),
+        author="customer",
+        occurred_at=moment,
+        opens=True,
+        fields={
+            "status": "new",
+            "channel": customer.channel,
+            "requester_id": customer.requester,
+            "created_at": stamp,
+            "updated_at": stamp,
+            "is_public": True,
+            "comment_id": "description",
+            "comment_public": True,
+            "author_id": customer.requester,
+            "author_is_staff": False,
+            "comment_created_at": stamp,
+        },
+        texts={"subject": customer.subject, "body": customer.text},
+    )
+
+
+class _NoAddress:
+    """A source whose address no setting names: nothing of it can be read."""
+
+    def __init__(self, setting: str) -> None:
+        self._setting = setting
+
+    async def look_up(self, query: str, params: Json) -> Sequence[Json]:
+        del query, params
+        raise PermanentError(f"{self._setting} is not set", "no address")
+
+
+def _sources(process: Process, client: httpx.AsyncClient) -> Mapping[str, LooksUp]:
+    def of(source: Source) -> LooksUp:
+        known = source.connector == "none" or named_setting(source.url_setting) is not None
+        return outside.source(source, client) if known else _NoAddress(source.url_setting)
+
+    return {name: of(source) for name, source in process.settings.sources.items()}
+
+
+async def _ask(process: Process, ask: Ask, model: str | None) -> Accepted | Rejected:
+    settings = Settings(database_url="", kafka_bootstrap="")
+    try:
+        name = model or settings.model or process.settings.model.default
+        return await ask_model(provider_of(name, process, settings), ask)
+    except (ProcessInvalidError, MissingSettingError) as error:
+        raise MendableError(str(error)) from error
+
+
+def told(tried: Tried) -> Json:
+    """The same for a machine."""
+    spent, output = tried.spent, tried.output
+    decision = None if tried.judgment is None else tried.judgment.decision
+    return {
+        "facts": {name: fact.model_dump(mode="json") for name, fact in tried.looked_up.items()},
+        "passages": [passage.id for passage in tried.ask.passages],
+        "proposal": None if output is None else output.model_dump(mode="json"),
+        "decision": "dead letter" if decision is None else verdict_of(decision),
+        "reasons": [] if decision is None else [reason.model_dump() for reason in decision.reasons],
+        "actions": [a.model_dump() for a in decision.actions] if isinstance(decision, Execute | Hold) else [],
+        "requests": [] if tried.judgment is None else [r.model_dump(mode="json") for r in tried.judgment.requests],
+        "cost_usd": str(spent.cost_usd),
+        "tokens_in": spent.tokens_in,
+        "tokens_out": spent.tokens_out,
+        "latency_ms": spent.latency_ms,
+    }

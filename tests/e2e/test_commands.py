@@ -1,0 +1,142 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import orjson
+import pytest
+
+from nightshift.world.deliveries import signature
+from services.runtime.postgres import Connection
+from tests.e2e.conftest import RunningDemo, nightshift, nightshift_alone
+from tests.e2e.waiting import until
+
+_RESOLVED = """
+SELECT 1 FROM reporter.event_log WHERE type = 'approval.resolved.v1'
+AND convert_from(body, 'UTF8')::jsonb @> jsonb_build_object('approval_id', $1::text, 'answer', $2::text)
+"""
+
+
+def test_status_tells_what_was_done_and_that_nothing_waits(night: RunningDemo) -> None:
+    status = night.answer("status")
+
+    assert sum(status["cases"].values()) >= 40
+    assert status["runs_today"] > 0
+    assert status["deliveries"]["accepted"] > 0
+    assert status["deliveries"]["duplicates"] > 0
+    assert {switch["process"] for switch in status["switches"]} == {"support"}
+    assert "runs today" in nightshift(night.state, "status").stdout
+
+
+@pytest.mark.parametrize("case_id", ["1", "support:zendesk:1"])
+def test_a_case_is_told_by_its_short_id_or_its_full_one_with_what_people_wrote(
+    night: RunningDemo, case_id: str
+) -> None:
+    told = night.answer("case", case_id)
+
+    assert told["row"]["case_id"] == "support:zendesk:1"
+    assert any(text["text"] for line in told["lines"] for text in line["texts"])
+
+
+def test_a_sealed_case_shows_no_word_of_anybody(night: RunningDemo) -> None:
+    told = night.answer("case", "1", "--sealed")
+
+    assert told["lines"]
+    assert not any(line["texts"] for line in told["lines"])
+
+
+def test_a_case_that_is_not_there_is_one_line_with_the_mend(night: RunningDemo) -> None:
+    missing = nightshift(night.state, "case", "4711")
+
+    assert missing.returncode == 1
+    assert missing.stderr.count("\n") == 1
+    assert "nightshift status" in missing.stderr
+
+
+async def test_an_approved_answer_is_carried_out_and_a_denied_one_is_not(
+    night: RunningDemo, operator: Connection
+) -> None:
+    waiting = night.answer("approvals")
+    assert len(waiting) >= 2
+    yes, no = waiting[0], waiting[1]
+
+    night.answer("approve", yes["approval_id"])
+    night.answer("deny", no["approval_id"], "--reason", "not this one")
+
+    await until(operator, _RESOLVED, yes["approval_id"], "approved")
+    await until(operator, _RESOLVED, no["approval_id"], "denied")
+
+
+def test_an_approval_that_nobody_asked_for_is_one_line_with_the_mend(night: RunningDemo) -> None:
+    missing = nightshift(night.state, "approve", "ffffffff-0000")
+
+    assert missing.returncode == 1
+    assert "nightshift approvals" in missing.stderr
+
+
+async def test_a_dead_letter_is_listed_and_tried_again_when_ordered(night: RunningDemo, operator: Connection) -> None:
+    delivery = str(uuid4())
+    _deliver_what_nobody_can_read(night, delivery)
+    letter = await operator.fetchrow("SELECT dead_letter_id, attempts FROM ingest.dead_letters ORDER BY raised_at DESC")
+    assert letter is not None
+    letter_id = str(letter["dead_letter_id"])
+    listed = "SELECT 1 FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1"
+    await until(operator, listed, letter_id)
+    assert letter_id in {row["dead_letter_id"] for row in night.answer("dead-letters")}
+
+    ordered = night.answer("redrive", letter_id)
+
+    assert ordered["service"] == "ingest"
+    again = "SELECT 1 FROM ingest.dead_letters WHERE dead_letter_id::text = $1 AND attempts > $2"
+    await until(operator, again, letter_id, letter["attempts"])
+
+
+def test_a_rebuild_makes_the_same_projections(night: RunningDemo) -> None:
+    rebuilt = night.answer("rebuild")
+
+    assert rebuilt["cases"] >= 40
+    assert rebuilt["digest"]
+
+
+def test_try_needs_nothing_that_runs_and_says_which_facts_it_could_not_read() -> None:
+    tried = nightshift_alone("try", "support", "Where is my order? I would like to track it.", "--json")
+    answer = json.loads(tried.stdout)
+
+    assert answer["decision"] == "hold"
+    assert "fact_unread" in {reason["code"] for reason in answer["reasons"]}
+    assert not any(fact["ok"] for fact in answer["facts"].values())
+    assert answer["proposal"]["intent"] == "track_order"
+    assert answer["cost_usd"] == "0"
+
+
+def test_try_names_the_processes_and_models_there_are() -> None:
+    no_process = nightshift_alone("try", "nosuch", "Hello")
+    no_model = nightshift_alone("try", "support", "Hello", "--model", "nosuch")
+
+    assert (no_process.returncode, no_model.returncode) == (1, 1)
+    assert "support" in no_process.stderr
+    assert "nearest" in no_model.stderr
+
+
+def test_a_command_where_nothing_has_run_says_how_to_start(tmp_path: Path) -> None:
+    unknown = nightshift(tmp_path, "case", "1")
+
+    assert unknown.returncode == 1
+    assert "nightshift up" in unknown.stderr
+
+
+def _deliver_what_nobody_can_read(night: RunningDemo, delivery: str) -> None:
+    """A signed event of a known type that lacks what it must have."""
+    event = {"type": "zen:event-type:ticket.comment_added", "id": delivery, "time": "2026-11-25T22:00:00Z"}
+    body = orjson.dumps({**event, "detail": {"id": "9999"}, "event": {}})
+    timestamp = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    headers = {
+        "content-type": "application/json",
+        "x-zendesk-webhook-invocation-id": delivery,
+        "x-zendesk-webhook-signature": signature(night.credentials["secret"], timestamp, body),
+        "x-zendesk-webhook-signature-timestamp": timestamp,
+    }
+    url = f"{night.told['urls']['ingest']}/webhooks/support/zendesk"
+    with httpx.Client(trust_env=False) as client:
+        assert client.post(url, content=body, headers=headers).status_code == 202

@@ -1,0 +1,197 @@
+"""What `claude` sends, what it costs, and which failure is which."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import httpx2
+import pytest
+from anthropic.types import Usage
+
+from contracts.failures import LaterError, PermanentError
+from processes.support.steps.answer.output import Proposal
+from services.classifier.outbound.claude import Claude, UnknownPriceError, prices
+from services.classifier.ports import Ask, RefusedError
+from tests.fakes.anthropic import FakeAnthropic
+from tests.unit.support.tickets import created, proposal, revealed
+
+ASK = Ask(
+    instructions="Answer.",
+    data='{"case": {}}',
+    output=Proposal,
+    text="hello",
+    facts={},
+    case=revealed(created()),
+    passages=(),
+    tokens_out_max=1200,
+)
+
+
+def claude(fake: FakeAnthropic, model: str = "claude-sonnet-5-5") -> Claude:
+    return Claude(
+        model=model,
+        api_key="secret-key",
+        base_url="http://model.test",
+        timeout_seconds=5,
+        http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(fake.handle)),
+    )
+
+
+@pytest.fixture
+def fake() -> FakeAnthropic:
+    return FakeAnthropic(proposal().model_dump_json())
+
+
+async def test_instructions_data_and_schema_travel_apart(fake: FakeAnthropic) -> None:
+    await claude(fake).propose(ASK)
+
+    (sent,) = fake.requests
+    assert sent["system"] == [{"type": "text", "text": "Answer.", "cache_control": {"type": "ephemeral"}}]
+    assert sent["messages"][0]["content"].startswith('<data>\n{"case": {}}\n</data>\n')
+    assert sent["max_tokens"] == 1200
+    assert sent["output_config"]["effort"] == "low"
+    schema = sent["output_config"]["format"]["schema"]
+    assert schema["additionalProperties"] is False
+    assert set(schema["required"]) == set(Proposal.model_fields)
+    assert schema["$defs"]["Refund"]["required"] == ["name", "order_id", "amount"]
+    assert fake.sent[0].headers["authorization"] == "Bearer secret-key"
+
+
+async def test_a_model_that_cannot_be_told_how_much_to_think_is_not_told(fake: FakeAnthropic) -> None:
+    await claude(fake, "claude-haiku-4-5").propose(ASK)
+
+    assert "effort" not in fake.requests[0]["output_config"]
+
+
+async def test_the_retry_holds_the_last_output_and_the_error_as_data(fake: FakeAnthropic) -> None:
+    await claude(fake).propose(replace(ASK, previous=("x" * 50_000, "confidence: </data> missing")))
+
+    first, last_output, why = fake.requests[0]["messages"]
+    assert (first["role"], last_output["role"], why["role"]) == ("user", "assistant", "user")
+    assert len(last_output["content"]) == 20_000
+    assert why["content"].count("</data>") == 1
+
+
+async def test_an_empty_last_output_is_still_a_turn(fake: FakeAnthropic) -> None:
+    await claude(fake).propose(replace(ASK, previous=(" \n", "output: json_invalid")))
+
+    assert fake.requests[0]["messages"][1]["content"] == "(no output)"
+
+
+async def test_tokens_and_cost_are_those_of_the_price_list(fake: FakeAnthropic) -> None:
+    answer = await claude(fake).propose(ASK)
+
+    assert (answer.tokens_in, answer.tokens_out) == (1400, 200)
+    assert answer.cost_usd == Decimal("0.00404")  # 1000 x 2 + 400 x 0.10 + 200 x 10, per million
+    assert answer.request_id == "req_1"
+    assert answer.model == "claude:claude-sonnet-5-5"
+
+
+@pytest.mark.parametrize(("sent", "cost"), [(100_000, "0.0101"), (100_001, "0.0505005")])
+def test_a_long_prompt_has_its_own_price(sent: int, cost: str) -> None:
+    usage = Usage(input_tokens=sent, output_tokens=200)
+
+    assert prices()["claude-haiku-5-5"].cost_usd(usage) == Decimal(cost)
+
+
+def test_a_model_without_a_price_does_not_start(fake: FakeAnthropic) -> None:
+    with pytest.raises(UnknownPriceError, match=r"claude-haiku-4-5.*claude-opus-5-5.*prices\.toml"):
+        claude(fake, "claude-of-tomorrow")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "code", "seconds"),
+    [
+        (429, {"retry-after": "7"}, "model_rate_limited", 7.0),
+        (429, {}, "model_rate_limited", 15.0),
+        (503, {"retry-after": "2.5"}, "model_overloaded", 2.5),
+        (529, {}, "model_overloaded", 15.0),
+        (529, {"retry-after": "999999"}, "model_overloaded", 3600.0),
+        (429, {"retry-after": "nonsense"}, "model_rate_limited", 15.0),
+        (429, {"retry-after": "-3"}, "model_rate_limited", 15.0),
+        (
+            503,
+            {"retry-after": "Wed, 25 Nov 2026 09:00:30 GMT", "date": "Wed, 25 Nov 2026 09:00:00 GMT"},
+            "model_overloaded",
+            30.0,
+        ),
+        (500, {}, "model_failed", 5.0),
+        (504, {}, "model_failed", 5.0),
+        (408, {}, "model_failed", 5.0),
+        (409, {}, "model_failed", 5.0),
+    ],
+)
+async def test_what_passes_is_tried_later(status: int, headers: dict[str, str], code: str, seconds: float) -> None:
+    with pytest.raises(LaterError) as caught:
+        await claude(FakeAnthropic("", status=status, headers=headers)).propose(ASK)
+
+    assert (caught.value.code, caught.value.seconds) == (code, seconds)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "model_request_rejected"),
+        (401, "model_key_rejected"),
+        (402, "model_payment_required"),
+        (403, "model_forbidden"),
+        (404, "model_unknown"),
+        (413, "model_request_too_large"),
+        (418, "model_request_rejected"),
+        (499, "model_request_rejected"),
+    ],
+)
+async def test_what_trying_again_cannot_help_is_permanent(status: int, code: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        await claude(FakeAnthropic("", status=status)).propose(ASK)
+
+    assert caught.value.code == code
+    assert "customer" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("fails", "code"),
+    [
+        (httpx2.ReadTimeout, "model_timeout"),
+        (httpx2.ConnectTimeout, "model_timeout"),
+        (httpx2.ConnectError, "model_unreachable"),
+        (httpx2.RemoteProtocolError, "model_unreachable"),
+    ],
+)
+async def test_a_broken_wire_is_tried_later(fails: type[httpx2.TransportError], code: str) -> None:
+    with pytest.raises(LaterError) as caught:
+        await claude(FakeAnthropic("", fails=fails)).propose(ASK)
+
+    assert caught.value.code == code
+
+
+async def test_the_client_itself_makes_no_second_try() -> None:
+    fake = FakeAnthropic("", status=529)
+    with pytest.raises(LaterError):
+        await claude(fake).propose(ASK)
+
+    assert len(fake.sent) == 1
+
+
+async def test_a_refusal_is_permanent_and_says_what_it_cost() -> None:
+    with pytest.raises(RefusedError) as caught:
+        await claude(FakeAnthropic("", stop_reason="refusal")).propose(ASK)
+
+    assert caught.value.code == "model_refused"
+    assert caught.value.answer.cost_usd > 0
+
+
+async def test_an_answer_that_was_cut_off_is_handed_on_for_the_one_retry() -> None:
+    answer = await claude(FakeAnthropic('{"intent": "tra', stop_reason="max_tokens")).propose(ASK)
+
+    assert answer.text == '{"intent": "tra'
+    assert answer.cost_usd > 0
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"null", b"[]", b'{"type": "message"}'])
+async def test_what_is_no_message_is_tried_later(body: bytes) -> None:
+    fake = FakeAnthropic("", body=body, headers={"content-type": "application/json"})
+    with pytest.raises(LaterError) as caught:
+        await claude(fake).propose(ASK)
+
+    assert caught.value.code == "model_unreadable"
