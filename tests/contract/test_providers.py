@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from contracts.decision import Circumstances, Execute, Hold
 from contracts.events.proposals import MadeFrom
 from processes.support.steps.answer.output import Proposal
 from services.classifier.outbound.claude import Claude
@@ -17,7 +18,7 @@ from services.classifier.outbound.nearest import Nearest
 from services.classifier.ports import Ask, Provider
 from services.runtime.process import load
 from tests.fakes.anthropic import FakeAnthropic
-from tests.unit.support.tickets import created, facts, proposal, revealed
+from tests.unit.support.tickets import ORDER, at, created, facts, proposal, revealed
 
 INJECTIONS = [
     json.loads(line)["text"]
@@ -103,6 +104,23 @@ async def test_a_hostile_text_stays_inside_the_fence(provider: Provider, fake: F
         assert (before, after[:7]) == ("<data>", "</data>")
         assert json.loads(data).keys() == {"case", "facts", "passages"}
         assert len(sent["messages"]) == 1
+
+
+@pytest.mark.parametrize("body", INJECTIONS)
+async def test_no_hostile_text_moves_money_or_deletes(body: str) -> None:
+    case = revealed(created(body))
+    ask = KnowledgeDesk(SUPPORT).ask(case, facts(orders=[{**ORDER, "status": "delivered", "total": "40.00"}]))
+    answer = await Nearest(SUPPORT).propose(ask)
+    proposed = Proposal.model_validate_json(answer.text)
+
+    decision = SUPPORT.rules.decide(case, ask.facts, proposed, SUPPORT.policy, at(60), Circumstances())
+
+    assert isinstance(decision, Hold | Execute)
+    assert isinstance(decision, Hold) or {action.name for action in decision.actions} <= {
+        "reply",
+        "tag",
+        "set_priority",
+    }
 
 
 def test_what_a_proposal_was_made_from_is_recorded_and_changes_with_it() -> None:

@@ -42,9 +42,8 @@ async def test_an_echo_observes_and_is_no_new_work(actor: Bench) -> None:
 async def test_an_echo_that_comes_before_the_outcome_observes_once(actor: Bench) -> None:
     await actor.ask()
     actor.outside.tick()
-    claim = await actor.lane._claim()
-    assert claim is not None
-    assert claim != "settled"
+    claimed, _ = await actor.lane._claim(1)
+    [claim] = claimed.claims
     actor.outside.carry_out(Call(claim.request, claim.key, claim.stamp))
     await hear_all(actor)
     while await actor.lane.look():
@@ -74,7 +73,7 @@ async def _acknowledged(actor: Bench, request: Request, key: str) -> str:
     )
     async with actor.database.transaction() as connection:
         said = Acknowledged(reference="audit-1", at=actor.outside.now)
-        await effect_sent.acknowledged(connection, claim, said, look=True)
+        await effect_sent.acknowledged(connection, [(claim, said)], look=True)
     return str(await actor.admin.fetchval("SELECT state FROM actor.effects WHERE effect_key = $1", key))
 
 

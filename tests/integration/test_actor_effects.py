@@ -276,12 +276,10 @@ async def test_a_blind_notice_of_unknown_outcome_goes_to_a_person(actor: Bench) 
 
 async def test_a_claim_too_old_to_be_sent_is_claimed_again(actor: Bench) -> None:
     await actor.ask()
-    claim = await actor.lane._claim()
-    assert claim is not None
-    assert claim != "settled"
+    claimed, committed_at = await actor.lane._claim(1)
     actor.time += 2.1
 
-    await actor.lane._send(claim, actor.lane._outside, committed_at=0.0)  # type: ignore[arg-type]
+    await actor.lane._carry_out(claimed.claims[0], committed_at)
     assert actor.outside.calls == []
     await actor.send()
 

@@ -74,14 +74,19 @@ class Pace:
         bucket = 0.0 if self._tokens >= 1.0 else (1.0 - self._tokens) / self.per_second
         return max(bucket, self._paused_until - now, 0.0)
 
-    def take(self, now: float) -> None:
-        """A request begins."""
+    def ready(self, now: float) -> int:
+        """How many requests may begin at once."""
         self._fill(now)
-        self._tokens -= 1.0
+        return 0 if self.paused(now) else int(self._tokens)
 
-    def give_back(self) -> None:
-        """The request was not made after all."""
-        self._tokens += 1.0
+    def take(self, now: float, requests: int) -> None:
+        """Requests begin."""
+        self._fill(now)
+        self._tokens -= requests
+
+    def give_back(self, requests: int) -> None:
+        """Requests were not made after all."""
+        self._tokens += requests
 
     def pause(self, now: float, seconds: float) -> None:
         """Nothing begins for `seconds`; afterwards no burst."""

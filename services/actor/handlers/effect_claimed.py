@@ -1,19 +1,25 @@
-"""The claim of one effect: switch, order, and everything that may have changed since it was planned, looked at again.
+"""The claim of effects: switch, order, and everything that may have changed since they were planned, looked at again.
 
-One transaction. Its first two statements are the switch's (a lock, then a look); the third takes one row. What no
-longer holds ends here and is said; what holds becomes an intent (`effect.attempted`) before anything is sent.
+One transaction. Its first two statements are the switch's (a lock, then a look); the third takes as many rows as may
+be sent at once, one a case. What no longer holds ends here and is said; what holds becomes an intent
+(`effect.attempted`) before anything is sent.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+import structlog
+from pydantic import ValidationError
+
 from contracts.decision import Reason, Request
+from contracts.envelope import Event
 from contracts.events.effects import EffectAttempted
 from contracts.sealed import UnsealableError
 from services.actor.domain import effect
 from services.actor.handlers import ledger
-from services.actor.handlers.hand_over import Handover, hand_over
+from services.actor.handlers.effect_ended import die, overtaken, put_back, to_a_person
 from services.actor.handlers.say import effects_total, say
 from services.runtime import outbox, switches, vault
 from services.runtime.cases import StoredCase
@@ -28,7 +34,7 @@ WITH e AS MATERIALIZED (
       AND available_at <= clock_timestamp()
       AND NOT EXISTS (SELECT 1 FROM effects b WHERE b.case_id = e.case_id AND b.destination = e.destination
                       AND b.ordinal < e.ordinal AND b.state IN ('planned', 'in_flight', 'unknown'))
-    ORDER BY available_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+    ORDER BY available_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 SELECT e.*, c.door, c.object_id AS case_object, c.body, c.basis AS newest, clock_timestamp() AS now,
        (SELECT a.state FROM approvals a WHERE a.approval_id = e.approval_id) AS approval_state,
        (SELECT count(*) FROM effects o WHERE o.case_id = e.case_id AND o.effect_key <> e.effect_key
@@ -48,11 +54,14 @@ UPDATE effects SET available_at = clock_timestamp() + $2::interval, token = toke
 WHERE effect_key = $1 RETURNING *
 """
 _INTEND = """
-UPDATE effects SET state = 'in_flight', attempt = attempt + 1, tries = tries + 1, token = token + 1, stamp = $2,
+UPDATE effects e SET state = 'in_flight', attempt = attempt + 1, tries = tries + 1, token = token + 1, stamp = w.stamp,
        generation = $3, code = NULL, conflicted = false, attempted_at = clock_timestamp(),
        available_at = clock_timestamp() + $4::interval
-WHERE effect_key = $1 RETURNING *, attempted_at AS now
+FROM unnest($1::text[], $2::text[]) w(effect_key, stamp)
+WHERE e.effect_key = w.effect_key RETURNING e.*, attempted_at AS now
 """
+
+log = structlog.get_logger()
 
 Work = Literal["send", "read_back", "refresh"]
 
@@ -90,127 +99,165 @@ class Line:
         return timedelta(seconds=2 * self.process.settings.destinations[self.destination].timeout_seconds + 5)
 
 
-async def claim(connection: Connection, line: Line) -> Claim | Literal["settled"] | None:
-    """Take what is due, in the caller's transaction. None: nothing is due, or the process is paused.
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one claim took: `taken` rows, of which `claims` have something to do outside; the rest was settled."""
 
-    "settled": a row was taken and ended, or put off, without anything to do outside.
-    """
+    taken: int
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A row that is held in the claim's transaction, with what was made of it."""
+
+    row: ledger.Row
+    stored: StoredCase
+    keys: CaseKeys
+    request: Request
+
+
+async def claim(connection: Connection, line: Line, *, limit: int = 1) -> Claimed:
+    """Take what is due, of `limit` cases at most, in the caller's transaction. Nothing while the process is paused."""
     generation = await switches.running_generation(connection, line.process.name)
     if generation is None:
-        return None
-    row = await connection.fetchrow(_TAKE, line.process.name, line.destination)
-    if row is None:
-        return None
+        return Claimed(0)
+    rows = await connection.fetch(_TAKE, line.process.name, line.destination, limit)
+    if not rows:
+        return Claimed(0)
+    keys = await vault.read(connection, [row["case_id"] for row in rows])
+    claims: list[Claim] = []
+    sending: list[tuple[_Held, str | None]] = []
+    for row in rows:
+        held = await _held(connection, line, row, keys[row["case_id"]])
+        if held is None:
+            continue
+        if row["state"] == "unknown":
+            claims += await _resolve_unknown(connection, line, held)
+            continue
+        if (reason := _why_not(line, held)) is not None:
+            await overtaken(connection, line.process, row, held.stored, reason)
+            continue
+        stamp = None
+        if row["semantics"] == "conditional":
+            stamp = row["stamp"] or line.process.case.stamp(held.stored.case)
+            if line.can_read_back and (stamp is None or row["needs_refresh"]):
+                claims.append(await _lease(connection, line, "refresh", held))
+                continue
+        sending.append((held, stamp))
+    claims += await _intend(connection, line, sending, generation)
+    return Claimed(len(rows), tuple(claims))
+
+
+async def _held(connection: Connection, line: Line, row: ledger.Row, keys: CaseKeys) -> _Held | None:
+    """The row with its case and its request in clear; or none, where it ended or was put off without them."""
     if row["state"] == "in_flight":  # whoever held it is gone, and nobody knows how far it came
         await connection.execute(_LOST, row["effect_key"], timedelta(seconds=effect.SETTLED_SECONDS))
-        return "settled"
+        return None
     if not line.connected:
         await ledger.end(connection, row["effect_key"], state="person", code="not_connected")
-        return "settled"
-    keys = (await vault.read(connection, [row["case_id"]]))[row["case_id"]]
+        return None
     try:
         request = Request.model_validate_json(keys.unseal(row["request"]))
+        case = line.process.case.Case.model_validate(row["body"])
     except UnsealableError:
         await ledger.end(connection, row["effect_key"], state="superseded", code="text_erased")
-        return "settled"
-    case = line.process.case.Case.model_validate(row["body"])
+        return None
+    except ValidationError:
+        await die(connection, line.process, row, None, "unreadable_case", "the stored case or request cannot be read")
+        return None
     stored = StoredCase(row["case_id"], row["process"], row["door"], row["case_object"], case)
-    if row["state"] == "unknown":
-        return await _resolve_unknown(connection, line, row, stored, keys, request)
-    reason = effect.why_not(_standing(line, row, stored))
-    if reason is not None:
-        await overtaken(connection, line.process, row, stored, reason)
-        return "settled"
-    return await _intend(connection, line, row, stored, keys, request, generation)
+    return _Held(row, stored, keys, request)
+
+
+def _why_not(line: Line, held: _Held) -> Reason | None:
+    """Why it may not be sent any more. A rule that raises forbids it."""
+    try:
+        return effect.why_not(_standing(line, held.row, held.stored))
+    except Exception as error:  # noqa: BLE001  # a process's own code; whatever it raises is no permission
+        log.warning("a rule raised", process=line.process.name, error=type(error).__name__)
+        return Reason(code="rules_failed", text="The rules could not be applied.")
 
 
 async def _intend(
-    connection: Connection,
-    line: Line,
-    row: ledger.Row,
-    stored: StoredCase,
-    keys: CaseKeys,
-    request: Request,
-    generation: int,
-) -> Claim:
-    """The intent; or, where a conditional request has no stamp to stand on, a reading of the object first."""
-    stamp = None
-    if row["semantics"] == "conditional":
-        stamp = row["stamp"] or line.process.case.stamp(stored.case)
-        if line.can_read_back and (stamp is None or row["needs_refresh"]):
-            return await _lease(connection, line, "refresh", row, stored, keys, request)
-    after = await connection.fetchrow(_INTEND, row["effect_key"], stamp, generation, line.lease)
-    assert after is not None, "the row is locked"
+    connection: Connection, line: Line, sending: Sequence[tuple[_Held, str | None]], generation: int
+) -> list[Claim]:
+    """The intents, before anything is sent."""
+    if not sending:
+        return []
+    rows = await connection.fetch(
+        _INTEND,
+        [held.row["effect_key"] for held, _ in sending],
+        [stamp for _, stamp in sending],
+        generation,
+        line.lease,
+    )
+    after = {row["effect_key"]: row for row in rows}
+    await outbox.append(connection, [_attempted(row, generation) for row in rows])
+    effects_total.labels(line.process.name, line.destination, "attempted").inc(len(rows))
+    return [
+        Claim(
+            work="send",
+            row=after[held.row["effect_key"]],
+            stored=held.stored,
+            keys=held.keys,
+            request=held.request,
+            stamp=stamp,
+            can_read_back=line.can_read_back,
+        )
+        for held, stamp in sending
+    ]
+
+
+def _attempted(row: ledger.Row, generation: int) -> Event[EffectAttempted]:
     data = EffectAttempted(
-        **ledger.facts_of(after),
-        mode=after["mode"],
-        public=after["public"],
-        request_digest=after["request_digest"],
+        **ledger.facts_of(row),
+        mode=row["mode"],
+        public=row["public"],
+        request_digest=row["request_digest"],
         switch_generation=generation,
-        stamp=stamp,
+        stamp=row["stamp"],
     )
-    said = say(
+    return say(
         data,
-        after["effect_key"],
-        after["attempt"],
-        cause=ledger.cause_of(after),
-        case_id=after["case_id"],
-        process=after["process"],
-        time=after["now"],
-    )
-    await outbox.append(connection, [said])
-    effects_total.labels(line.process.name, line.destination, "attempted").inc()
-    return Claim(
-        work="send",
-        row=after,
-        stored=stored,
-        keys=keys,
-        request=request,
-        stamp=stamp,
-        can_read_back=line.can_read_back,
+        row["effect_key"],
+        row["attempt"],
+        cause=ledger.cause_of(row),
+        case_id=row["case_id"],
+        process=row["process"],
+        time=row["now"],
     )
 
 
-async def _resolve_unknown(
-    connection: Connection, line: Line, row: ledger.Row, stored: StoredCase, keys: CaseKeys, request: Request
-) -> Claim | Literal["settled"]:
-    setting = line.process.settings.destinations[line.destination].unknown
-    spent = row["tries"] >= line.process.settings.limits.attempts_max
+async def _resolve_unknown(connection: Connection, line: Line, held: _Held) -> list[Claim]:
+    row = held.row
     match effect.after_unknown(
         semantics=row["semantics"],
         may_repeat=row["may_repeat"],
-        setting=setting,
+        setting=line.process.settings.destinations[line.destination].unknown,
         can_read_back=line.can_read_back,
     ):
         case "read_back":
-            return await _lease(connection, line, "read_back", row, stored, keys, request)
-        case "resend" if not spent:
+            return [await _lease(connection, line, "read_back", held)]
+        case "resend" if row["tries"] < line.process.settings.limits.attempts_max:
             await put_back(connection, row, code="unknown_resent", seconds=0.0)
         case "resend" | "person":
             await ledger.end(connection, row["effect_key"], state="person", code="unknown_outcome")
             reason = Reason(code="unknown_outcome", text="Nobody can tell whether this was carried out: please look.")
-            await _hand_over(connection, line.process, row, stored, reason)
-    return "settled"
+            await to_a_person(connection, line.process, row, held.stored, reason)
+    return []
 
 
-async def _lease(
-    connection: Connection,
-    line: Line,
-    work: Work,
-    row: ledger.Row,
-    stored: StoredCase,
-    keys: CaseKeys,
-    request: Request,
-) -> Claim:
-    held = await connection.fetchrow(_LEASE, row["effect_key"], line.lease)
-    assert held is not None, "the row is locked"
+async def _lease(connection: Connection, line: Line, work: Work, held: _Held) -> Claim:
+    row = await connection.fetchrow(_LEASE, held.row["effect_key"], line.lease)
+    assert row is not None, "the row is locked"
     return Claim(
         work=work,
-        row=held,
-        stored=stored,
-        keys=keys,
-        request=request,
-        stamp=row["stamp"],
+        row=row,
+        stored=held.stored,
+        keys=held.keys,
+        request=held.request,
+        stamp=held.row["stamp"],
         can_read_back=line.can_read_back,
     )
 
@@ -233,36 +280,3 @@ def _standing(line: Line, row: ledger.Row, stored: StoredCase) -> effect.Standin
         held=row["held"],
         refusal=process.rules.still_allowed(stored.case, process.policy) if row["bound"] else None,
     )
-
-
-async def overtaken(
-    connection: Connection, process: Process, row: ledger.Row, stored: StoredCase, reason: Reason
-) -> None:
-    """It no longer holds: superseded. Where the customer still waits and nothing newer will answer, a person does."""
-    await ledger.end(connection, row["effect_key"], state="superseded", code=reason.code)
-    if reason.code == "effects_per_hour":
-        await connection.execute(HOLD, row["case_id"], f"limit:{row['basis']}", reason.code)
-    if reason.code != "newer_basis" and process.case.awaits_answer(stored.case):
-        await _hand_over(connection, process, row, stored, reason)
-
-
-HOLD = "INSERT INTO holds (case_id, reference, code) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING held_at"
-_PUT_BACK = """
-UPDATE effects SET state = 'planned', code = $2, token = token + 1,
-       available_at = clock_timestamp() + make_interval(secs => $3)
-WHERE effect_key = $1 RETURNING *, clock_timestamp() AS now
-"""
-
-
-async def put_back(connection: Connection, row: ledger.Row, *, code: str, seconds: float) -> None:
-    """The attempt ended without the effect: another one follows in `seconds`."""
-    after = await connection.fetchrow(_PUT_BACK, row["effect_key"], code, seconds)
-    assert after is not None, "the caller holds the effect"
-    await ledger.say_failed(connection, [after], code=code, outcome="retry", now=after["now"])
-
-
-async def _hand_over(
-    connection: Connection, process: Process, row: ledger.Row, stored: StoredCase, reason: Reason
-) -> None:
-    handover = Handover(stored=stored, basis=row["basis"], reasons=(reason,), cause=ledger.cause_of(row))
-    await hand_over(connection, {process.name: process}, [handover])

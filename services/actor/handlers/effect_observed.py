@@ -6,7 +6,6 @@ What nobody knows of holds the case: somebody used our account.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 from uuid import UUID
 
 from connectors.protocol import Written
@@ -15,7 +14,8 @@ from contracts.envelope import Event, follow_up_id
 from contracts.events.effects import EffectObserved
 from services.actor.domain import effect
 from services.actor.handlers import ledger
-from services.actor.handlers.effect_claimed import HOLD, put_back
+from services.actor.handlers.effect_claimed import Claim
+from services.actor.handlers.effect_ended import HOLD, put_back, to_a_person
 from services.actor.handlers.hand_over import NO_BASIS, Handover, hand_over
 from services.actor.handlers.say import Cause, effects_total, say
 from services.runtime import cases, outbox, switches
@@ -29,7 +29,7 @@ RESENT_AFTER_ACKNOWLEDGED_MAX = 1
 _CLAIM = """
 WITH next AS (
     SELECT case_id, destination FROM looks WHERE process = $1 AND destination = $2 AND due_at <= clock_timestamp()
-    ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+    ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED)
 UPDATE looks l SET due_at = clock_timestamp() + $3::interval FROM next n
 WHERE l.case_id = n.case_id AND l.destination = n.destination
 RETURNING l.case_id, l.destination, l.process, l.wished, l.echo,
@@ -44,15 +44,21 @@ RETURNING effects.*, clock_timestamp() AS now
 """
 _KNOWN = "SELECT effect_key FROM effects WHERE effect_key = ANY($1)"
 _UNSEEN = """
-UPDATE effects SET looks = looks + CASE WHEN attempted_at < clock_timestamp() - $3::interval THEN 1 ELSE 0 END
-WHERE case_id = $1 AND destination = $2 AND state = 'acknowledged'
-RETURNING *, clock_timestamp() AS now
+UPDATE effects e SET looks = looks + CASE WHEN attempted_at < clock_timestamp() - $3::interval THEN 1 ELSE 0 END
+FROM unnest($1::text[], $2::text[]) l(case_id, destination)
+WHERE e.case_id = l.case_id AND e.destination = l.destination AND e.state = 'acknowledged'
+RETURNING e.*, clock_timestamp() AS now
 """
 _SEND_AGAIN = "UPDATE effects SET stamp_reused = stamp IS NOT NULL, looks = 0 WHERE effect_key = $1"
-_FINISHED = "DELETE FROM looks WHERE case_id = $1 AND destination = $2 AND wished = $3"
+_FINISHED = """
+DELETE FROM looks l USING unnest($1::text[], $2::text[], $3::bigint[]) f(case_id, destination, wished)
+WHERE l.case_id = f.case_id AND l.destination = f.destination AND l.wished = f.wished
+"""
 _LATER = """
-UPDATE looks SET due_at = CASE WHEN wished = $3 THEN clock_timestamp() + $4::interval ELSE clock_timestamp() END
-WHERE case_id = $1 AND destination = $2
+UPDATE looks l SET due_at = clock_timestamp()
+                            + CASE WHEN l.wished = w.wished THEN make_interval(secs => w.seconds) ELSE interval '0' END
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::float8[]) w(case_id, destination, wished, seconds)
+WHERE l.case_id = w.case_id AND l.destination = w.destination
 """
 
 
@@ -68,60 +74,93 @@ class Look:
     echo: bool
 
 
-async def claim_look(connection: Connection, process: str, destination: str, lease: timedelta) -> Look | None:
-    """Take one that is due. Reading changes nothing outside, but a paused process is left in peace altogether."""
+def look_of(claim: Claim) -> Look:
+    """The reading back of an unknown attempt, as a look that nobody wished."""
+    row = claim.row
+    return Look(row["case_id"], row["destination"], row["process"], row["object_id"], wished=-1, echo=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look found written by our user."""
+
+    look: Look
+    written: Sequence[Written]
+
+
+async def claim_looks(
+    connection: Connection, process: str, destination: str, lease: timedelta, *, limit: int
+) -> list[Look]:
+    """Take what is due. Reading changes nothing outside, but a paused process is left in peace altogether."""
     if await switches.running_generation(connection, process) is None:
-        return None
-    row = await connection.fetchrow(_CLAIM, process, destination, lease)
-    if row is None:
-        return None
-    return Look(row["case_id"], row["destination"], row["process"], row["object_id"], row["wished"], row["echo"])
+        return []
+    rows = await connection.fetch(_CLAIM, process, destination, lease, limit)
+    return [
+        Look(row["case_id"], row["destination"], row["process"], row["object_id"], row["wished"], row["echo"])
+        for row in rows
+    ]
 
 
-async def looked(connection: Connection, process: Process, look: Look, written: Sequence[Written]) -> None:
-    """Record what was found, and what was expected and was not."""
-    await observe(connection, process, look.case_id, written, by="echo" if look.echo else "read_back")
+async def looked(connection: Connection, process: Process, found: Sequence[Found]) -> None:
+    """Record what was found, and what was expected and was not. One look a case."""
+    if not found:
+        return
+    await observe(connection, process, found)
     settled = timedelta(seconds=effect.SETTLED_SECONDS)
-    unseen = await connection.fetch(_UNSEEN, look.case_id, look.destination, settled)
-    for row in unseen:
-        if row["looks"] >= LOOKS_MAX:
-            await _never_there(connection, process, row)
-    waiting = [row["looks"] for row in unseen if row["looks"] < LOOKS_MAX]
-    if waiting:
-        await later(connection, look, seconds=effect.SETTLED_SECONDS * 2.0 ** (min(waiting) - 1))
-    else:
-        await connection.execute(_FINISHED, look.case_id, look.destination, look.wished)
-        await later(connection, look, seconds=0.0)
+    looks = [one.look for one in found]
+    rows = await connection.fetch(_UNSEEN, [k.case_id for k in looks], [k.destination for k in looks], settled)
+    unseen: dict[str, list[ledger.Row]] = {}
+    for row in rows:
+        unseen.setdefault(row["case_id"], []).append(row)
+    waits: dict[str, float] = {}
+    for case_id, missing in unseen.items():
+        for one in missing:
+            if one["looks"] >= LOOKS_MAX:
+                await _never_there(connection, process, one)
+        waiting = [one["looks"] for one in missing if one["looks"] < LOOKS_MAX]
+        if waiting:
+            waits[case_id] = effect.SETTLED_SECONDS * 2.0 ** (min(waiting) - 1)
+    await later(connection, {look: waits[look.case_id] for look in looks if look.case_id in waits})
+    finished = [look for look in looks if look.case_id not in waits]
+    await connection.execute(
+        _FINISHED, [k.case_id for k in finished], [k.destination for k in finished], [k.wished for k in finished]
+    )
+    await later(connection, dict.fromkeys(finished, 0.0))
 
 
-async def later(connection: Connection, look: Look, *, seconds: float) -> None:
-    """Look again, unless it was wished again meanwhile: then at once."""
-    await connection.execute(_LATER, look.case_id, look.destination, look.wished, timedelta(seconds=seconds))
+async def later(connection: Connection, seconds: Mapping[Look, float]) -> None:
+    """Look again after so many seconds, unless it was wished again meanwhile: then at once."""
+    if seconds:
+        await connection.execute(
+            _LATER,
+            [look.case_id for look in seconds],
+            [look.destination for look in seconds],
+            [look.wished for look in seconds],
+            list(seconds.values()),
+        )
 
 
-async def observe(
-    connection: Connection,
-    process: Process,
-    case_id: str,
-    written: Sequence[Written],
-    *,
-    by: Literal["echo", "read_back"],
-) -> None:
-    """Confirm the effects whose keys were found, each once; hold the case where somebody used our account."""
-    keyed = {w.effect_key: w for w in written if w.effect_key is not None}
-    rows = await connection.fetch(_OBSERVE, list(keyed), [w.reference for w in keyed.values()])
-    await outbox.append(connection, [_observed(row, keyed[row["effect_key"]], by) for row in rows])
+async def observe(connection: Connection, process: Process, found: Sequence[Found]) -> None:
+    """Confirm the effects whose keys were found, each once; hold a case where somebody used our account."""
+    keyed = {w.effect_key: (w, one.look.echo) for one in found for w in one.written if w.effect_key is not None}
+    rows = await connection.fetch(_OBSERVE, list(keyed), [w.reference for w, _ in keyed.values()])
+    await outbox.append(connection, [_observed(row, *keyed[row["effect_key"]]) for row in rows])
     for row in rows:
         effects_total.labels(row["process"], row["destination"], "observed").inc()
     known = {row["effect_key"] for row in await connection.fetch(_KNOWN, list(keyed))}
-    strange = [w for w in written if w.effect_key is None or w.effect_key not in known]
-    if strange:
-        await _hold(connection, process, case_id, strange)
+    for one in found:
+        strange = [w for w in one.written if w.effect_key is None or w.effect_key not in known]
+        if strange:
+            await _hold(connection, process, one.look.case_id, strange)
 
 
-def _observed(row: ledger.Row, found: Written, by: Literal["echo", "read_back"]) -> Event[EffectObserved]:
+def _observed(row: ledger.Row, found: Written, echo: bool) -> Event[EffectObserved]:  # noqa: FBT001  # a pair's half
     data = EffectObserved(
-        **ledger.facts_of(row), reference=found.reference, by=by, public=found.public, observed_at=found.at
+        **ledger.facts_of(row),
+        reference=found.reference,
+        by="echo" if echo else "read_back",
+        public=found.public,
+        observed_at=found.at,
     )
     return say(
         data,
@@ -160,8 +199,6 @@ async def _never_there(connection: Connection, process: Process, row: ledger.Row
         await put_back(connection, row, code="not_there", seconds=0.0)
         return
     await ledger.end(connection, row["effect_key"], state="person", code="not_there")
-    processes: Mapping[str, Process] = {process.name: process}
-    stored = (await cases.read(connection, processes, [row["case_id"]]))[row["case_id"]]
+    stored = (await cases.read(connection, {process.name: process}, [row["case_id"]]))[row["case_id"]]
     reason = Reason(code="not_there", text="It was acknowledged and cannot be found outside: please look.")
-    handover = Handover(stored=stored, basis=row["basis"], reasons=(reason,), cause=ledger.cause_of(row))
-    await hand_over(connection, processes, [handover])
+    await to_a_person(connection, process, row, stored, reason)

@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from uuid import uuid5
 
 from connectors.protocol import Acknowledged, PlainChange, Written
-from contracts.decision import Reason
+from contracts.envelope import Event
 from contracts.events.effects import EffectAcknowledged
 from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
 from services.actor.domain import effect
 from services.actor.handlers import ledger
 from services.actor.handlers.case_changed import after_folding
-from services.actor.handlers.effect_claimed import Claim, put_back
-from services.actor.handlers.hand_over import Handover, hand_over
-from services.actor.handlers.say import SERVICE, answered_seconds, effects_total, say
-from services.runtime import cases, dead_letters, outbox, vault
+from services.actor.handlers.effect_claimed import Claim
+from services.actor.handlers.effect_ended import die, put_back
+from services.actor.handlers.say import answered_seconds, effects_total, say
+from services.runtime import cases, outbox, vault
 from services.runtime.changes import seal_change
 from services.runtime.failures import backoff_seconds, jitter
 from services.runtime.postgres import Connection
@@ -24,10 +23,13 @@ NOT_SENT = "claimed_too_long_ago"
 """Between the claim's commit and the sending too much time passed: not sent, claimed again."""
 
 _ACKNOWLEDGE = """
-UPDATE effects SET state = CASE state WHEN 'observed' THEN 'observed' ELSE 'acknowledged' END, code = NULL,
-       reference = $3, acknowledged_at = $4, token = token + 1, looks = 0, stamp_reused = false, conflicted = false
-WHERE effect_key = $1 AND attempt = $2 AND state IN ('in_flight', 'unknown', 'observed', 'planned')
-RETURNING *, clock_timestamp() AS now
+UPDATE effects e SET state = CASE e.state WHEN 'observed' THEN 'observed' ELSE 'acknowledged' END, code = NULL,
+       reference = a.reference, acknowledged_at = a.at, token = token + 1, looks = 0, stamp_reused = false,
+       conflicted = false
+FROM unnest($1::text[], $2::integer[], $3::text[], $4::timestamptz[]) a(effect_key, attempt, reference, at)
+WHERE e.effect_key = a.effect_key AND e.attempt = a.attempt
+  AND e.state IN ('in_flight', 'unknown', 'observed', 'planned')
+RETURNING e.*, clock_timestamp() AS now
 """
 _OURS = "SELECT *, clock_timestamp() AS now FROM effects WHERE effect_key = $1 AND token = $2 FOR UPDATE"
 _UNCERTAIN = """
@@ -52,16 +54,32 @@ _REFRESHED = """
 UPDATE effects SET stamp = $2, needs_refresh = false, token = token + 1, available_at = clock_timestamp()
 WHERE effect_key = $1 AND state = 'planned'
 """
-_DEAD = "UPDATE effects SET dead_letter_id = $2 WHERE effect_key = $1"
 
 
-async def acknowledged(connection: Connection, claim: Claim, answer: Acknowledged, *, look: bool) -> None:
-    """A definite yes. It stands even when the lease was lost meanwhile: the attempt's number says whose it is."""
-    row = await connection.fetchrow(_ACKNOWLEDGE, claim.key, claim.row["attempt"], answer.reference, answer.at)
-    if row is None:
-        return
-    data = EffectAcknowledged(**ledger.facts_of(row), reference=answer.reference, acknowledged_at=answer.at)
-    said = say(
+async def acknowledged(connection: Connection, answers: Sequence[tuple[Claim, Acknowledged]], *, look: bool) -> None:
+    """Definite yeses. One stands even when the lease was lost meanwhile: the attempt's number says whose it is."""
+    rows = await connection.fetch(
+        _ACKNOWLEDGE,
+        [claim.key for claim, _ in answers],
+        [claim.row["attempt"] for claim, _ in answers],
+        [answer.reference for _, answer in answers],
+        [answer.at for _, answer in answers],
+    )
+    await outbox.append(connection, [_said(row) for row in rows])
+    for row in rows:
+        effects_total.labels(row["process"], row["destination"], "acknowledged").inc()
+        if row["public"] and row["asked_at"] is not None:
+            answered_seconds.labels(row["process"]).observe(max(0.0, (row["now"] - row["asked_at"]).total_seconds()))
+    if look:
+        unseen = [row for row in rows if row["state"] == "acknowledged"]
+        await ledger.wish_looks(connection, [(row["case_id"], row["destination"], row["process"]) for row in unseen])
+
+
+def _said(row: ledger.Row) -> Event[EffectAcknowledged]:
+    data = EffectAcknowledged(
+        **ledger.facts_of(row), reference=row["reference"], acknowledged_at=row["acknowledged_at"]
+    )
+    return say(
         data,
         row["effect_key"],
         row["attempt"],
@@ -70,12 +88,6 @@ async def acknowledged(connection: Connection, claim: Claim, answer: Acknowledge
         process=row["process"],
         time=row["now"],
     )
-    await outbox.append(connection, [said])
-    effects_total.labels(row["process"], row["destination"], "acknowledged").inc()
-    if row["public"] and row["asked_at"] is not None:
-        answered_seconds.labels(row["process"]).observe(max(0.0, (row["now"] - row["asked_at"]).total_seconds()))
-    if look and row["state"] == "acknowledged":
-        await ledger.wish_looks(connection, [(row["case_id"], row["destination"], row["process"])])
 
 
 async def not_done(connection: Connection, claim: Claim, process: Process, failure: Exception) -> None:
@@ -89,7 +101,7 @@ async def not_done(connection: Connection, claim: Claim, process: Process, failu
             # This attempt was refused, but an earlier one under the same stamp may be the reason: look first.
             await connection.execute(_REFUSED, claim.key, failure.code)
         case ConflictError() if spent:
-            await _die(connection, claim, process, row, failure.code, str(failure))
+            await die(connection, process, row, claim.stored, failure.code, str(failure))
         case ConflictError():
             await connection.execute(_CONFLICT, claim.key)
             await put_back(connection, row, code=failure.code, seconds=0.0)
@@ -99,7 +111,7 @@ async def not_done(connection: Connection, claim: Claim, process: Process, failu
         case PermanentError() if failure.code in effect.GONE_CODES:
             await ledger.end(connection, claim.key, state="superseded", code=failure.code)
         case PermanentError():
-            await _die(connection, claim, process, row, failure.code, str(failure))
+            await die(connection, process, row, claim.stored, failure.code, str(failure))
         case _:
             code = failure.code if isinstance(failure, OutcomeUnknownError) else "unforeseen"
             wait = timedelta(seconds=effect.SETTLED_SECONDS)
@@ -116,7 +128,7 @@ async def read_back(connection: Connection, claim: Claim, process: Process, writ
     if row is None or any(w.effect_key == claim.key for w in written):
         return
     if row["tries"] >= process.settings.limits.attempts_max:
-        await _die(connection, claim, process, row, "unknown_outcome", "sent several times and never found")
+        await die(connection, process, row, claim.stored, "unknown_outcome", "sent several times and never found")
         return
     wait = backoff_seconds(row["tries"], chance=jitter()) if row["tries"] > 1 else 0.0
     await connection.execute(_NOT_THERE, claim.key)
@@ -132,7 +144,7 @@ async def cannot_read(connection: Connection, claim: Claim, process: Process, fa
         if failure.code in effect.GONE_CODES:
             await ledger.end(connection, claim.key, state="superseded", code=failure.code)
         else:
-            await _die(connection, claim, process, row, failure.code, str(failure))
+            await die(connection, process, row, claim.stored, failure.code, str(failure))
         return
     seconds = failure.seconds if isinstance(failure, LaterError) else backoff_seconds(4, chance=jitter())
     await connection.execute(
@@ -156,32 +168,3 @@ async def refreshed(
         after = await cases.update(connection, processes, {stored.case_id: change})
         await after_folding(connection, processes, after, [], [])
     await connection.execute(_REFRESHED, claim.key, stamp)
-
-
-async def _die(
-    connection: Connection, claim: Claim, process: Process, row: ledger.Row, code: str, message: str
-) -> None:
-    """A dead letter, and a person is told where the dead effect was not itself what tells them."""
-    cause = ledger.cause_of(row)
-    dead_letter_id = uuid5(cause.event_id, f"dead_letter|{SERVICE}|{claim.key}|{row['redrives']}")
-    await ledger.end(connection, claim.key, state="dead", code=code)
-    await connection.execute(_DEAD, claim.key, dead_letter_id)
-    await dead_letters.raise_for_task(
-        connection,
-        service=SERVICE,
-        dead_letter_id=dead_letter_id,
-        case_id=row["case_id"],
-        process=row["process"],
-        correlation_id=cause.correlation_id,
-        causation_id=cause.event_id,
-        work=f"effect.{row['kind']}",
-        basis=row["basis"],
-        code=code,
-        message=message,
-        attempts=row["attempt"],
-    )
-    if row["kind"] == effect.HANDOVER:
-        return
-    reason = Reason(code="effect_failed", text=f"What was decided could not be carried out: {code}.")
-    handover = Handover(stored=claim.stored, basis=row["basis"], reasons=(reason,), cause=cause)
-    await hand_over(connection, {process.name: process}, [handover])

@@ -1,11 +1,13 @@
 """One destination of one process: what is due goes out, paced, behind a breaker; what went out is looked for.
 
-turn (two at a time) ─breaker, pace─▶ claim (commit) ─≤ 2 s─▶ call ─▶ outcome (commit)
+breaker, pace ─▶ claim as many as may begin now (commit) ─≤ 2 s─▶ a call each ─▶ outcomes (commit together)
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -13,7 +15,8 @@ from connectors.protocol import Acknowledged, PlainChange, Written
 from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
 from services.actor.domain.pace import Breaker, Pace
 from services.actor.handlers import effect_claimed, effect_observed, effect_sent
-from services.actor.handlers.effect_claimed import Claim, Line
+from services.actor.handlers.effect_claimed import Claim, Claimed, Line
+from services.actor.handlers.effect_observed import Found, Look, look_of
 from services.actor.handlers.say import breaker_open
 from services.actor.ports import Outside, carries_stamp
 from services.runtime import switches
@@ -28,8 +31,7 @@ CLAIM_TO_CALL_SECONDS = 2.0
 """A claim older than this when its call would begin is not sent: what it checked may no longer hold."""
 CONNECTOR_FIRST_SECONDS = 1.0
 """A connector's own timeout ends a call before ours does: it knows whether the request ever left."""
-CLAIMING_MAX = 2
-"""Claims under way side by side: one waits for its commit while the next is made. More only collide."""
+LOOKS_AT_ONCE_MAX = 32
 RECORD_TRIES_MAX = 5
 
 _OLDEST = """
@@ -44,6 +46,15 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 Record = Callable[[Connection], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A yes that waits to be recorded."""
+
+    claim: Claim
+    answer: Acknowledged
+    recorded: asyncio.Future[None]
 
 
 class Lane:
@@ -78,7 +89,9 @@ class Lane:
         self.breaker = Breaker(failures_max=settings.breaker_failures, open_seconds=settings.breaker_open_seconds)
         self.pace = Pace(per_second=settings.requests_per_second)
         self.wake = Wake()
-        self._turn = asyncio.Semaphore(CLAIMING_MAX)
+        self._in_hand = 0
+        self._answered: list[_Answered] = []
+        self._recording = False
         self._claimed_at: float | None = None
 
     @property
@@ -88,43 +101,57 @@ class Lane:
     async def run(self, stop: Stop) -> None:
         """Work until told to stop; a call in hand is finished and recorded first."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._concurrency):
-                group.create_task(self._keep(self._send_next, stop))
-                if self._line.can_read_back:
-                    group.create_task(self._keep(self._look_next, stop))
+            group.create_task(self._keep(partial(self._send_due, group), stop))
+            if self._line.can_read_back:
+                group.create_task(self._keep(self._look_due, stop))
 
     async def step(self) -> bool:
-        """One claim and what follows from it, without waiting. False when there was nothing, or it may not be yet."""
+        """One claim of one effect and what follows from it, without waiting.
+
+        False when there was nothing, or it may not be yet.
+        """
         if self._wait_seconds() > 0:
             return False
-        claim = await self._claim()
-        if isinstance(claim, Claim):
-            await self._carry_out(claim)
-        return claim is not None
+        claimed, committed_at = await self._claim(1)
+        for claim in claimed.claims:
+            await self._carry_out(claim, committed_at)
+        return claimed.taken > 0
 
-    async def look(self) -> bool:
-        """One look at what was written. False when none is due."""
+    async def look(self, limit: int = 1) -> bool:
+        """Look at what was written to `limit` objects at most. False when none is due."""
         assert self._outside is not None, "only a connected destination is looked at"
         reader = self._outside.reader
         assert reader is not None, "only a readable destination is looked at"
         async with self._database.transaction() as connection:
-            look = await effect_observed.claim_look(connection, self._process.name, self._name, self._line.lease)
-        if look is None:
+            looks = await effect_observed.claim_looks(
+                connection, self._process.name, self._name, self._line.lease, limit=limit
+            )
+        if not looks:
             return False
-        self._begin()
-        answer = await self._reading(reader.written(look.object_id))
-        self._tell(answer)
-        async with self._database.transaction() as connection:
+        self._begin(len(looks))
+        async with asyncio.TaskGroup() as group:
+            reading = {look: group.create_task(self._reading(reader.written(look.object_id))) for look in looks}
+        found: list[Found] = []
+        later: dict[Look, float] = {}
+        for look, task in reading.items():
+            answer = task.result()
+            self._tell(answer)
             match answer:
                 case LaterError() | OutcomeUnknownError():
-                    await effect_observed.later(connection, look, seconds=getattr(answer, "seconds", 5.0))
+                    later[look] = getattr(answer, "seconds", 5.0)
                 case Exception() if getattr(answer, "code", None) == "gone":
-                    await effect_observed.looked(connection, self._process, look, ())
+                    found.append(Found(look, ()))
                 case Exception():
                     log.warning("an object cannot be looked at", destination=self._name, error=type(answer).__name__)
-                    await effect_observed.later(connection, look, seconds=60.0)
+                    later[look] = 60.0
                 case _:
-                    await effect_observed.looked(connection, self._process, look, answer)
+                    found.append(Found(look, answer))
+
+        async def record(connection: Connection) -> None:
+            await effect_observed.looked(connection, self._process, found)
+            await effect_observed.later(connection, later)
+
+        await self._record(record)
         self._wake_others()
         return True
 
@@ -151,25 +178,41 @@ class Lane:
                 log.warning("effects wait for postgres", destination=self._name, error=type(error).__name__)
                 await stop.wait(IDLE_SECONDS)
 
-    async def _send_next(self, stop: Stop) -> None:
-        """Take the turn, wait until a request may begin, claim, give the turn back, and call."""
-        async with self._turn:
-            if stop.is_set():
-                return
-            if (seconds := self._wait_seconds()) > 0:
-                await stop.wait(min(seconds, WAIT_SECONDS_MAX))
-                return
-            claim = await self._claim()
-            if claim is None:
-                await self.wake.wait(IDLE_SECONDS, stop)
-        if isinstance(claim, Claim):
-            await self._carry_out(claim)
-
-    async def _look_next(self, stop: Stop) -> None:
+    async def _send_due(self, group: asyncio.TaskGroup, stop: Stop) -> None:
+        """Wait until requests may begin, claim as many as may, and let each take its course."""
         if (seconds := self._wait_seconds()) > 0:
             await stop.wait(min(seconds, WAIT_SECONDS_MAX))
-        elif not await self.look():
+            return
+        room = min(self._concurrency - self._in_hand, self._may_begin())
+        claimed, committed_at = await self._claim(room) if room > 0 else (Claimed(0), 0.0)
+        for claim in claimed.claims:
+            self._in_hand += 1
+            group.create_task(self._see_through(claim, committed_at))
+        if claimed.taken < max(room, 1):
+            await self.wake.wait(IDLE_SECONDS, stop)
+
+    async def _see_through(self, claim: Claim, committed_at: float) -> None:
+        """A claim to its end. Without Postgres its lease runs out, and its outcome is looked for."""
+        try:
+            await self._carry_out(claim, committed_at)
+        except (*UNAVAILABLE, *CONTENDED) as error:
+            log.warning("an outcome waits for postgres", destination=self._name, error=type(error).__name__)
+        finally:
+            self._in_hand -= 1
+            self.wake.set()
+
+    async def _look_due(self, stop: Stop) -> None:
+        if (seconds := self._wait_seconds()) > 0:
+            await stop.wait(min(seconds, WAIT_SECONDS_MAX))
+        elif not await self.look(min(LOOKS_AT_ONCE_MAX, self._may_begin())):
             await stop.wait(IDLE_SECONDS)
+
+    def _may_begin(self) -> int:
+        """How many requests may begin at once; one while it is unsure whether the other side is back."""
+        now = self._clock()
+        if not self._line.connected:
+            return self._concurrency
+        return 1 if self.breaker.state(now) != "closed" else max(1, self.pace.ready(now))
 
     def _wait_seconds(self) -> float:
         if not self._line.connected:
@@ -179,31 +222,30 @@ class Lane:
         breaker_open.labels(self._process.name, self._name).set({"closed": 0.0, "half_open": 0.5, "open": 1.0}[state])
         return max(self.breaker.wait_seconds(now), self.pace.wait_seconds(now))
 
-    async def _claim(self) -> Claim | Literal["settled"] | None:
-        """The request counts as begun before the claim, so that two claims never share one probe."""
-        self._begin()
-        claim = None
+    async def _claim(self, limit: int) -> tuple[Claimed, float]:
+        """What was claimed, and when. The requests count as begun before, so that two claims never share one probe."""
+        self._begin(limit)
+        claimed = Claimed(0)
         try:
             async with self._database.transaction() as connection:
-                claim = await effect_claimed.claim(connection, self._line)
+                claimed = await effect_claimed.claim(connection, self._line, limit=limit)
         finally:
-            if not isinstance(claim, Claim):
+            self.pace.give_back(limit - len(claimed.claims))
+            if not claimed.claims:
                 self.breaker.gave_up()
-                self.pace.give_back()
-        if claim is not None:
-            self._claimed_at = self._clock()
+        now = self._clock()
+        if claimed.taken:
+            self._claimed_at = now
             for wake in self._woken_after:
                 wake.set()
-        return claim
+        return claimed, now
 
-    def _begin(self) -> None:
+    def _begin(self, requests: int) -> None:
         now = self._clock()
         self.breaker.begin(now)
-        self.pace.take(now)
+        self.pace.take(now, requests)
 
-    async def _carry_out(self, claim: Claim) -> None:
-        committed_at = self._claimed_at
-        assert committed_at is not None, "a claim was made"
+    async def _carry_out(self, claim: Claim, committed_at: float) -> None:
         assert self._outside is not None, "an unconnected destination claims nothing"
         match claim.work:
             case "send":
@@ -223,8 +265,7 @@ class Lane:
         answer = await self._calling(outside.sends.send(claim.request, effect_key=claim.key, stamp=stamp))
         self._tell(answer)
         if isinstance(answer, Acknowledged):
-            look = self._line.can_read_back
-            return await self._record(lambda c: effect_sent.acknowledged(c, claim, answer, look=look))
+            return await self._acknowledge(claim, answer)
         failure = answer
         return await self._record(lambda c: effect_sent.not_done(c, claim, self._process, failure))
 
@@ -238,8 +279,7 @@ class Lane:
         written: Sequence[Written] = answer
 
         async def record(connection: Connection) -> None:
-            case_id = claim.stored.case_id
-            await effect_observed.observe(connection, self._process, case_id, written, by="read_back")
+            await effect_observed.observe(connection, self._process, [Found(look_of(claim), written)])
             await effect_sent.read_back(connection, claim, self._process, written)
 
         return await self._record(record)
@@ -249,7 +289,7 @@ class Lane:
         assert outside.reader is not None, "only what can be read is"
         object_id = claim.request.object_id
         stamp = await self._reading(outside.reader.current_stamp(object_id))
-        self.pace.take(self._clock())
+        self.pace.take(self._clock(), 1)
         changes: Sequence[PlainChange] | Exception = ()
         if not isinstance(stamp, Exception):
             changes = await self._reading(outside.reader.read(object_id))
@@ -304,6 +344,37 @@ class Lane:
                 self.breaker.failed(now)
             case _:
                 self.breaker.succeeded()
+
+    async def _acknowledge(self, claim: Claim, answer: Acknowledged) -> None:
+        """Record a yes, together with those that came meanwhile: whoever finds nobody recording records for all."""
+        mine = _Answered(claim, answer, asyncio.get_running_loop().create_future())
+        self._answered.append(mine)
+        if not self._recording:
+            self._recording = True
+            try:
+                while self._answered:
+                    together, self._answered = self._answered, []
+                    await self._record_yeses(together)
+            finally:
+                self._recording = False
+        await mine.recorded
+
+    async def _record_yeses(self, together: Sequence["_Answered"]) -> None:
+        """One transaction; where it fails, one for each."""
+        look = self._line.can_read_back
+        try:
+            await self._record(
+                lambda c: effect_sent.acknowledged(c, [(a.claim, a.answer) for a in together], look=look)
+            )
+        except Exception as error:  # noqa: BLE001  # told to each that waits for it
+            if len(together) > 1:
+                for one in together:
+                    await self._record_yeses([one])
+            else:
+                together[0].recorded.set_exception(error)
+        else:
+            for one in together:
+                one.recorded.set_result(None)
 
     async def _record(self, record: Record) -> None:
         """Write the outcome. Two transactions that met are tried again; without Postgres the lease runs out."""

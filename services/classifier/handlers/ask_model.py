@@ -7,7 +7,7 @@ from prometheus_client import Counter, Histogram
 from pydantic import ValidationError
 
 from contracts.proposed import Proposed
-from services.classifier.ports import Answer, Ask, Provider
+from services.classifier.ports import Answer, Ask, Provider, RefusedError
 
 TRIES = 2
 
@@ -49,8 +49,9 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The output failed the schema twice. `why` names fields, never values."""
+    """The model refused, or its output failed the schema twice. `why` names fields, never values."""
 
+    code: str
     why: str
     spent: Spent
 
@@ -60,7 +61,12 @@ async def ask_model(provider: Provider, ask: Ask) -> Accepted | Rejected:
     spent = Spent(attempts=0)
     why = ""
     for _ in range(TRIES):
-        answer = await provider.propose(ask)
+        try:
+            answer = await provider.propose(ask)
+        except RefusedError as refusal:
+            _count(provider.name, refusal.answer)
+            asked_total.labels(provider.name, "refused").inc()
+            return Rejected(refusal.code, str(refusal), spent.and_for(refusal.answer))
         spent = spent.and_for(answer)
         _count(provider.name, answer)
         try:
@@ -72,7 +78,7 @@ async def ask_model(provider: Provider, ask: Ask) -> Accepted | Rejected:
         else:
             asked_total.labels(provider.name, "accepted").inc()
             return Accepted(output, answer.model, spent)
-    return Rejected(why, spent)
+    return Rejected("output_invalid", f"the output failed the schema twice: {why}", spent)
 
 
 def _fields(error: ValidationError) -> str:

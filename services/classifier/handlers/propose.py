@@ -101,16 +101,16 @@ class Proposing:
         ask = self.desk.ask(case, facts)
         answer = await ask_model(self.provider, ask)
         match answer:
-            case Rejected(why, spent):
+            case Rejected(code, why, spent):
                 failed = ProposalFailed(
                     basis=basis,
-                    code="output_invalid",
+                    code=code,
                     attempts=spent.attempts,
                     tokens_in=spent.tokens_in,
                     tokens_out=spent.tokens_out,
                     cost_usd=spent.cost_usd,
                 )
-                return Never("output_invalid", f"the output failed the schema twice: {why}", (told, run.event(failed)))
+                return Never(code, why, (told, run.event(failed)))
             case Accepted(output, model, spent):
                 made = ProposalMade(
                     basis=basis,

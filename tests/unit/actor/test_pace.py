@@ -87,7 +87,7 @@ def test_no_window_ever_holds_more_than_rate_and_burst(per_second: float, gaps: 
     for gap in gaps:
         now += gap
         if pace.wait_seconds(now) == 0.0:
-            pace.take(now)
+            pace.take(now, 1)
             taken += 1
 
     assert taken <= now * per_second + max(1.0, per_second * 0.2) + 1e-6
@@ -99,4 +99,4 @@ def test_whoever_waits_as_told_may_go(per_second: float) -> None:
     for _ in range(20):
         now += pace.wait_seconds(now) + 1e-9
         assert pace.wait_seconds(now) == 0.0
-        pace.take(now)
+        pace.take(now, 1)
