@@ -1,6 +1,6 @@
 """Intake beside pgbench, in one run on one machine: accepted webhooks a second, p50 and p99.
 
-    python -m benchmarks.intake [--requests 60000] [--connections 64]
+    python -m benchmarks.intake [--requests 60000] [--connections 64] [--processes 1]
 
 (a) pgbench, or an equal loop of single-row commits where the binary is missing: 64 clients, 1 KiB a commit.
 (b) the real ingest process on the same Postgres (fsync on): signed, unique Zendesk events of 1 KiB over keep-alive
@@ -144,7 +144,7 @@ class _Sender(asyncio.Protocol):
         self._done.set()
 
 
-async def send(port: int, count: int, connections: int) -> None:
+async def send(ports: list[int], count: int, connections: int) -> None:
     """The load generator's process: prints one line of JSON."""
     waiting = requests(count, "/webhooks/support/zendesk")
     loop = asyncio.get_running_loop()
@@ -157,11 +157,11 @@ async def send(port: int, count: int, connections: int) -> None:
     for queue, times in ((warming, warm), (measured, took)):
         done = [asyncio.Event() for _ in range(connections)]
         senders = []
-        for one in done:
+        for number, one in enumerate(done):
             _, sender = await loop.create_connection(
                 lambda q=queue, t=times, e=one: _Sender(q, t, other, e),  # type: ignore[misc]  # bound now, not late
                 "127.0.0.1",
-                port,
+                ports[number % len(ports)],
             )
             senders.append(sender)
         started = time.perf_counter()
@@ -230,28 +230,34 @@ async def _sql(server: EmbeddedPostgres, statement: str) -> object:
         await connection.close()
 
 
-def intake(server: EmbeddedPostgres, count: int, connections: int, profile: str | None) -> dict[str, float]:
-    """Webhooks a second into a real ingest process. There is no broker: intake does not need one."""
-    port = free_port()
+def intake(server: EmbeddedPostgres, told: argparse.Namespace) -> dict[str, float]:
+    """Webhooks a second into real ingest processes. There is no broker: intake does not need one."""
+    ports = [free_port() for _ in range(told.processes)]
     environment = {
         **os.environ,
         "NIGHTSHIFT_DATABASE_URL": server.url("nightshift_ingest", "nightshift"),
         "NIGHTSHIFT_KAFKA_BOOTSTRAP": f"127.0.0.1:{free_port()}",
-        "NIGHTSHIFT_HTTP_PORT": str(port),
         "NIGHTSHIFT_PROCESSES": "support",
         "NIGHTSHIFT_ZENDESK_WEBHOOK_SECRET": SECRET,
         "NIGHTSHIFT_LOG_LEVEL": "ERROR",
     }
-    how = ["-m", "cProfile", "-o", profile, "-m"] if profile else ["-m"]
-    process = subprocess.Popen([sys.executable, *how, "services.ingest"], env=environment)  # noqa: S603  # our own
+    how = ["-m", "cProfile", "-o", told.profile, "-m"] if told.profile else ["-m"]
+    command = [sys.executable, *how, "services.ingest"]
+    processes = [
+        subprocess.Popen(command, env=environment | {"NIGHTSHIFT_HTTP_PORT": str(port)})  # noqa: S603  # our own
+        for port in ports
+    ]
     try:
-        _await_ready(port)
-        command = [sys.executable, "-m", "benchmarks.intake", "--send-to", str(port)]
-        command += ["--requests", str(count), "--connections", str(connections)]
-        found: dict[str, float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)  # noqa: S603  # as above
+        for port in ports:
+            _await_ready(port)
+        sending = [sys.executable, "-m", "benchmarks.intake", "--send-to", ",".join(map(str, ports))]
+        sending += ["--requests", str(told.requests), "--connections", str(told.connections)]
+        found: dict[str, float] = json.loads(subprocess.run(sending, stdout=subprocess.PIPE, check=True).stdout)  # noqa: S603  # as above
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait()
     return found
 
 
@@ -273,10 +279,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=60_000)
     parser.add_argument("--connections", type=int, default=CLIENTS)
     parser.add_argument("--profile", help="file for a cProfile of the ingest process (slows it down)")
-    parser.add_argument("--send-to", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--processes", type=int, default=1, help="ingest processes that share the load")
+    parser.add_argument("--send-to", help=argparse.SUPPRESS)
     told = parser.parse_args()
     if told.send_to:
-        return uvloop.run(send(told.send_to, told.requests, told.connections))
+        return uvloop.run(send([int(port) for port in told.send_to.split(",")], told.requests, told.connections))
     folder = Path(tempfile.mkdtemp(prefix="nightshift-bench-", dir="/var/tmp"))  # a disk, where /tmp may be memory
     folder.chmod(0o755)
     try:
@@ -284,7 +291,7 @@ def main() -> None:
             asyncio.run(migrate(server.url("postgres", "nightshift")))
             single = baseline(server)
             print(f"single-row commits  {_line(single['per_second'], single)}")
-            taken = intake(server, told.requests, told.connections, told.profile)
+            taken = intake(server, told)
             stored = asyncio.run(_sql(server, "SELECT count(*) FROM ingest.outbox"))
     finally:
         shutil.rmtree(folder)

@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import json
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -123,6 +124,22 @@ def who() -> str:
     except (KeyError, OSError):  # a user id without a name, in a container
         user = f"uid {os.geteuid()}"
     return f"{user}@{socket.gethostname()}"
+
+
+@contextmanager
+def cancelled_once() -> Iterator[None]:
+    """The first SIGINT or SIGTERM cancels this task; further ones change nothing, for it is ending already."""
+    this, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert this is not None, "it runs in one"
+    left = [this]
+
+    def cancel() -> None:
+        if left:
+            left.pop().cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, cancel)
+    yield
 
 
 def run(work: Coroutine[object, object, T]) -> T:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nightshift.reach import State, run
+from nightshift.reach import State, cancelled_once, run
 
 if TYPE_CHECKING:
     from nightshift.demo.play import Demo, Order, Say
@@ -61,7 +60,7 @@ async def _play(order: "Order", *, stay: bool) -> bool:
 
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_FILE)
     began = time.monotonic()
-    with _cancelled_once():
+    with cancelled_once():
         console.print("starting Postgres, the broker, four services, and the world outside …")
         async with play.demo(order) as demo:
             with _bar(console) as say:
@@ -75,24 +74,6 @@ async def _play(order: "Order", *, stay: bool) -> bool:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
             return True
-
-
-@contextmanager
-def _cancelled_once() -> Iterator[None]:
-    """The first SIGINT or SIGTERM cancels this task; further ones change nothing, for it is ending already."""
-    this, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert this is not None, "it runs in one"
-    cancelled = False
-
-    def cancel() -> None:
-        nonlocal cancelled
-        if not cancelled:
-            cancelled = True
-            this.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, cancel)
-    yield
 
 
 @contextmanager

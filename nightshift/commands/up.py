@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nightshift.reach import State, process_named, run
+from nightshift import MendableError
+from nightshift.reach import State, cancelled_once, process_named, run
 from nightshift.stack import Stack
 
 app = typer.Typer()
@@ -29,18 +29,17 @@ def up(state: State, intake_port: Port = None, console_port: Port = None) -> Non
 
 async def _up(state: Path, intake_port: int | None, console_port: int | None) -> None:
     """Cancelled by SIGINT or SIGTERM, also while it starts."""
-    this = asyncio.current_task()
-    assert this is not None, "it runs in one"
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    if (state / "world").exists():
+        raise MendableError(f"{state} holds a demo, in which every action acts: name another folder with --state")
     stack = Stack(state, intake_port=intake_port, console_port=console_port)
     for name in stack.processes:
         process_named(name)
-    async with stack:
-        for line in listening(stack):
-            print(line, flush=True)
-        print("ready", flush=True)
-        await asyncio.Event().wait()
+    with cancelled_once():
+        async with stack:
+            for line in listening(stack):
+                print(line, flush=True)
+            print("ready", flush=True)
+            await asyncio.Event().wait()
 
 
 def listening(stack: Stack) -> list[str]:

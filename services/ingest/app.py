@@ -157,6 +157,7 @@ async def run() -> None:
             other=HealthApp(alive={}, ready={}),  # it answers webhooks, and rightly, whoever else is down
         )
         gc.collect()
+        gc.set_threshold(50_000)
         gc.freeze()  # what was imported lives for ever: looking through it again and again costs tens of milliseconds
         async with asyncio.TaskGroup() as group:  # outlives the server: what was taken is written
             for shard in range(settings.writers):

@@ -35,6 +35,8 @@ from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
 
 log = structlog.get_logger()
+BATCH_SECONDS_MIN = 0.25
+"""Nobody waits for the page: events of one case that come together are projected once."""
 HEAL_AGAIN_SECONDS = 5.0
 
 
@@ -56,6 +58,7 @@ async def run() -> None:
             producer=producer,
             relays=[orders],
             replication=settings.kafka_replication,
+            batch_seconds_min=BATCH_SECONDS_MIN,
         )
         await service.serve(
             app=web(settings, reads, link, appender),

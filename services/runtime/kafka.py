@@ -27,7 +27,7 @@ from services.runtime.stop import Stop, Wake
 
 RECORD_BYTES_MAX = 1_000_000
 """The broker's limit; intake's limit on bodies lies below it (process.Door)."""
-BATCH_RECORDS_MAX = 500
+BATCH_RECORDS_MAX = 1000
 FETCH_WAIT_MS = 25
 """A fetch in flight holds up every other partition of the same broker.
 
@@ -109,6 +109,7 @@ class Link:
         relays: Sequence[Relay],
         replication: int = 1,
         woken_after: Sequence[Wake] = (),
+        batch_seconds_min: float = 0.0,
         before_consuming: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._bootstrap = bootstrap
@@ -121,6 +122,8 @@ class Link:
         self._replication = replication
         self._woken_after = woken_after
         """Who is told when a batch was taken: the workers, the relay."""
+        self._batch_seconds_min = batch_seconds_min
+        """From one batch to the next at least: who is in no hurry handles more at once."""
         self._before_consuming = before_consuming
         """Handles what an older build could not read."""
         self.connected = False
@@ -207,7 +210,10 @@ class Link:
                 )
                 for r in raw
             ]
+            began = asyncio.get_running_loop().time()
             await self._take_patiently(records, stop)
+            if (left := began + self._batch_seconds_min - asyncio.get_running_loop().time()) > 0:
+                await stop.wait(left)
 
         return broker
 
