@@ -11,7 +11,7 @@ from connectors.protocol import LooksUp, PlainChange
 from contracts.base import Json
 from contracts.basis import version_of
 from contracts.decision import Circumstances, Execute, Facts, Hold, verdict_of
-from contracts.failures import PermanentError
+from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
 from contracts.proposed import Proposed
 from nightshift import MendableError
 from services.actor.handlers.judge import Judgment, Question, judge
@@ -20,7 +20,7 @@ from services.classifier.config import Settings
 from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model
 from services.classifier.handlers.read_facts import facts_json, read_facts
 from services.classifier.outbound.desk import KnowledgeDesk
-from services.classifier.ports import Ask
+from services.classifier.ports import Ask, Provider
 from services.runtime import outside
 from services.runtime.cases import StoredCase
 from services.runtime.changes import seal_change
@@ -67,8 +67,11 @@ class Customer:
 
 
 async def attempt(process: Process, customer: Customer, model: str | None) -> Tried:
-    """The classifier's work and then the actor's, by their own functions, on a case that is nowhere."""
-    now = datetime.now(UTC)
+    """The classifier's work and then the actor's, by their own functions, on a case that is nowhere.
+
+    Raises MendableError for a model that is not there, or does not answer.
+    """
+    now, provider = datetime.now(UTC), _provider(process, model)
     door = next(iter(process.settings.doors))
     case_id = case_id_of(process.name, door, OBJECT)
     keys = CaseKeys(case_id, {1: secrets.token_bytes(32)})
@@ -78,7 +81,10 @@ async def attempt(process: Process, customer: Customer, model: str | None) -> Tr
     async with outside.http_client() as client:
         facts = await read_facts(process.facts.queries(case), _sources(process, client))
     ask = KnowledgeDesk(process).ask(case, facts)
-    answer = await _ask(process, ask, model)
+    try:
+        answer = await ask_model(provider, ask)
+    except (PermanentError, LaterError, OutcomeUnknownError) as error:
+        raise MendableError(f"{provider.name} does not answer: {error}") from error
     if isinstance(answer, Rejected):
         return Tried(process=process, looked_up=facts, ask=ask, answer=answer, judgment=None)
     question = Question(
@@ -144,11 +150,10 @@ def _sources(process: Process, client: httpx.AsyncClient) -> Mapping[str, LooksU
     return {name: of(source) for name, source in process.settings.sources.items()}
 
 
-async def _ask(process: Process, ask: Ask, model: str | None) -> Accepted | Rejected:
+def _provider(process: Process, model: str | None) -> Provider:
     settings = Settings(database_url="", kafka_bootstrap="")
     try:
-        name = model or settings.model or process.settings.model.default
-        return await ask_model(provider_of(name, process, settings), ask)
+        return provider_of(model or settings.model or process.settings.model.default, process, settings)
     except (ProcessInvalidError, MissingSettingError) as error:
         raise MendableError(str(error)) from error
 

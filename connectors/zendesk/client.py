@@ -116,7 +116,8 @@ class Zendesk:
     async def send(self, request: Request, *, effect_key: str, stamp: str | None) -> Acknowledged:
         """One PUT of `request.body["ticket"]`, with the effect's key in its metadata.
 
-        A conditional request needs a stamp and fails with ConflictError where the ticket changed since.
+        A conditional request needs a stamp and fails with ConflictError where the ticket changed since. A ticket that
+        was closed meanwhile (merged, archived) can never be written again: PermanentError("closed").
         """
         ticket = request.body.get("ticket")
         if not isinstance(ticket, dict):
@@ -129,6 +130,8 @@ class Zendesk:
                 raise PermanentError("malformed", "a conditional request to Zendesk needs a stamp")
             body |= {"safe_update": True, "updated_stamp": stamp}
         response = await self._response("PUT", f"/tickets/{request.object_id}.json", json={"ticket": body})
+        if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY and await self._is_closed(request.object_id):
+            raise PermanentError("closed", "Zendesk answered 422: the ticket is closed")
         _check(response)
         try:
             done = _Updated.model_validate_json(response.content)
@@ -151,6 +154,9 @@ class Zendesk:
             return history.written_by(audits, self._ours)
         except ValueError as error:
             raise _unreadable("a time is malformed") from error
+
+    async def _is_closed(self, object_id: str) -> bool:
+        return _parsed(_One, await self._get(f"/tickets/{object_id}.json")).ticket.status.lower() == "closed"
 
     async def _audits(self, object_id: str) -> tuple[list[Audit], list[User]]:
         audits: list[Audit] = []

@@ -30,7 +30,11 @@ def approvals(state: State, *, json: Json = False) -> None:
         print("nothing waits for an approval")
         return
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("id", "case")), "why a person is asked", "expires", "reply due in"
+        *(Column(name, no_wrap=True) for name in ("id", "case")),
+        "why a person is asked",
+        "expires",
+        "reply due in",
+        box=None,
     )
     for row in rows:
         left = "" if row.minutes_to_breach is None else f"{row.minutes_to_breach:.0f} min"

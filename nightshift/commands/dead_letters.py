@@ -34,6 +34,7 @@ def dead_letters(state: State, *, json: Json = False) -> None:
         "since",
         "reply due in",
         "behind",
+        box=None,
     )
     for row in rows:
         left = "" if row.minutes_to_breach is None else f"{row.minutes_to_breach:.0f} min"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Kept for the next start; a free one at the first.")]
+ENDED_BY_INTERRUPT = 130
 _WIDTH_OF_A_FILE = 140
 _SHOWN = ("deliveries", "cases", "effects")
 
@@ -48,9 +49,10 @@ def play_demo(
         console_port=console_port,
         world_port=world_port,
     )
-    held = False
-    with contextlib.suppress(asyncio.CancelledError):
+    try:
         held = run(_play(order, stay=not leave))
+    except asyncio.CancelledError:
+        raise typer.Exit(ENDED_BY_INTERRUPT) from None
     raise typer.Exit(0 if held else 1)
 
 

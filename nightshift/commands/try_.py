@@ -27,10 +27,11 @@ def try_(
     json: Json = False,
 ) -> None:
     """Show facts, proposal, decision with its reasons, and cost for a text. Nothing is sent and nothing is stored."""
+    loaded = process_named(process)
     from nightshift import trial  # noqa: PLC0415  # a model's libraries take seconds to load; no other command needs them
 
     customer = trial.Customer(text=text, subject=subject, requester=requester, channel=channel)
-    tried = run(trial.attempt(process_named(process), customer, model))
+    tried = run(trial.attempt(loaded, customer, model))
     if json:
         as_json(trial.told(tried))
     else:

@@ -40,7 +40,7 @@ support.destinations.slack.requests_per_second = 50
 """A night in half a minute: what people wait for in minutes takes seconds."""
 MISCHIEF = ("--copies-max=3", "--shuffled-percent=10", "--forged-percent=2", "--stale-percent=2")
 SECONDS_PER_TICKET = 0.15
-NIGHT_SECONDS_MIN = 12.0
+NIGHT_SECONDS_MIN = 8.0
 NIGHT_SECONDS_MAX = 120.0
 SETTLE_SECONDS_MAX = 60.0
 QUIET_SECONDS = 1.5

@@ -22,7 +22,7 @@ from services.ingest.handlers.redrive_requested import read_again
 from services.ingest.handlers.webhook import OpenDoor, set_aside
 from services.ingest.inbound.http import WebhookApp
 from services.ingest.outbound.postgres import SERVICE, WORK, DeliveryStore
-from services.ingest.outbound.writer import Writer
+from services.ingest.outbound.writer import Writer, Writers
 from services.ingest.ports import Trace
 from services.runtime import telemetry
 from services.runtime.health import HealthApp
@@ -137,7 +137,12 @@ async def run() -> None:
         wake, producer = Wake(), Producer()
         relay = Relay(database, SERVICE, producer, wake)
         store = DeliveryStore(database, record_bytes_max=RECORD_BYTES_MAX - HEADERS_BYTES_MAX)
-        writer = Writer(store, committed=wake.set, set_aside=set_aside, waiting_max=settings.waiting_max)
+        writers = Writers(
+            [
+                Writer(store, shard=shard, committed=wake.set, set_aside=set_aside, waiting_max=settings.waiting_max)
+                for shard in range(settings.writers)
+            ]
+        )
         inbox = Inbox(database, SERVICE, {}, {WORK: read_again(doors, store)})
         link = Link(
             bootstrap=settings.kafka_bootstrap,
@@ -151,7 +156,7 @@ async def run() -> None:
         )
         app = WebhookApp(
             doors,
-            intake=writer,
+            intake=writers,
             clock=utc_now,
             trace=tracing(exported=settings.otlp_url is not None),
             other=HealthApp(alive={}, ready={}),  # it answers webhooks, and rightly, whoever else is down
@@ -160,8 +165,7 @@ async def run() -> None:
         gc.set_threshold(50_000)
         gc.freeze()  # what was imported lives for ever: looking through it again and again costs tens of milliseconds
         async with asyncio.TaskGroup() as group:  # outlives the server: what was taken is written
-            for shard in range(settings.writers):
-                group.create_task(writer.run(shard))
+            group.create_task(writers.run())
             await serve(
                 app=app,
                 host=settings.http_host,
@@ -169,4 +173,4 @@ async def run() -> None:
                 parts=[relay.run, link.run, pruning(store, seen_days=settings.seen_days)],
                 grace_seconds=settings.grace_seconds,
             )
-            writer.close()
+            writers.close()

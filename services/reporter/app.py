@@ -95,8 +95,7 @@ def web(settings: ReporterSettings, reads: Queries, link: Link, appender: Append
 
 def policies_of(settings: RuntimeSettings) -> dict[str, Policy]:
     """The SLA policy of each process this service works for."""
-    root = settings.processes_folder or process.SHIPPED
-    return {name: policy_of(process.load(name, root)) for name in settings.process_names}
+    return {name: policy_of(loaded) for name, loaded in process.load_all(settings).items()}
 
 
 def policy_of(loaded: process.Process) -> Policy:

@@ -118,7 +118,8 @@ class SendsPromises:
 
         assert refused.value.code == code
         assert "people's words" not in str(refused.value)
-        assert len(other_side.asked) == 1, "a redirect was followed"
+        looks = 1 if status == 422 else 0  # why a write is invalid may be looked up
+        assert len(other_side.asked) <= 1 + looks, "a redirect was followed"
 
     async def test_a_failure_never_tells_the_address(
         self, destination: Destination, job: Job, other_side: OtherSide

@@ -145,7 +145,7 @@ async def test_closed_and_deleted_tickets_refuse_for_ever(zendesk: Zendesk, worl
     with pytest.raises(PermanentError) as deleted:
         await zendesk.current_stamp(str(ticket.id))
 
-    assert (closed.value.code, deleted.value.code) == ("unprocessable", "gone")
+    assert (closed.value.code, deleted.value.code) == ("closed", "gone")
 
 
 async def test_wrong_credentials_are_a_permanent_failure(world: World) -> None:

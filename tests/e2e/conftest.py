@@ -87,8 +87,8 @@ class RunningDemo:
 
 
 @contextmanager
-def demo_in(state: Path, *words: str) -> Iterator[RunningDemo]:
-    """A demo that stays up, for the length of the block; killed when it did not end itself."""
+def demo_in(state: Path, *words: str, until: str = STAYS) -> Iterator[RunningDemo]:
+    """A demo that has said `until`, for the length of the block; ended when it did not end itself."""
     command = [sys.executable, "-m", "nightshift", "demo", *words, "--state", str(state)]
     with subprocess.Popen(
         command,
@@ -105,9 +105,9 @@ def demo_in(state: Path, *words: str) -> Iterator[RunningDemo]:
             assert process.stdout is not None
             for line in process.stdout:
                 said.append(line)
-                if STAYS in line:
+                if until in line:
                     break
-            assert STAYS in said[-1], "".join(said)
+            assert until in said[-1], "".join(said)
             yield RunningDemo(state, "".join(said), process)
         finally:
             if process.poll() is None:
@@ -127,11 +127,28 @@ def family_of(pid: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def night() -> Iterator[RunningDemo]:
-    """A night of 40 tickets, over; the demo stays up for the session."""
-    with server_folder() as folder, demo_in(folder / "state", "--tickets", "40", "--seed", "7") as demo:
+def state() -> Iterator[Path]:
+    """The session's state folder."""
+    with server_folder() as folder:
+        yield folder / "state"
+
+
+@pytest.fixture(scope="session")
+def first_night(state: Path) -> subprocess.CompletedProcess[str]:
+    """A night of 3 tickets that ended by itself."""
+    return nightshift(state, "demo", "--exit", "--tickets", "3", "--seed", "7")
+
+
+@pytest.fixture(scope="session")
+def night(state: Path, first_night: subprocess.CompletedProcess[str]) -> Iterator[RunningDemo]:
+    """The next night on the same state, of 40 tickets, over; the demo stays up for the session."""
+    assert first_night.returncode == 0, first_night.stdout + first_night.stderr
+    with demo_in(state, "--tickets", "40", "--seed", "7") as demo:
         yield demo
+        family = family_of(demo.process.pid)
         assert demo.interrupt() < END_SECONDS_MAX
+        assert demo.process.returncode == 0
+        assert alive(family) == []
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import httpx
 import orjson
 import pytest
 
+from nightshift import MendableError, trial
+from nightshift.reach import process_named
 from nightshift.world.deliveries import signature
 from services.runtime.postgres import Connection
 from tests.e2e.conftest import RunningDemo, nightshift, nightshift_alone
@@ -110,13 +112,16 @@ def test_try_needs_nothing_that_runs_and_says_which_facts_it_could_not_read() ->
     assert answer["cost_usd"] == "0"
 
 
-def test_try_names_the_processes_and_models_there_are() -> None:
-    no_process = nightshift_alone("try", "nosuch", "Hello")
-    no_model = nightshift_alone("try", "support", "Hello", "--model", "nosuch")
+def test_try_names_the_processes_there_are() -> None:
+    unknown = nightshift_alone("try", "nosuch", "Hello")
 
-    assert (no_process.returncode, no_model.returncode) == (1, 1)
-    assert "support" in no_process.stderr
-    assert "nearest" in no_model.stderr
+    assert unknown.returncode == 1
+    assert "support" in unknown.stderr
+
+
+async def test_try_names_the_models_there_are() -> None:
+    with pytest.raises(MendableError, match="nearest"):
+        await trial.attempt(process_named("support"), trial.Customer(text="Hello"), "nosuch")
 
 
 def test_a_command_where_nothing_has_run_says_how_to_start(tmp_path: Path) -> None:

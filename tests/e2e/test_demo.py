@@ -1,8 +1,8 @@
 import os
 import re
 import signal
+import subprocess
 import time
-from pathlib import Path
 
 import httpx
 
@@ -35,7 +35,7 @@ def test_a_night_holds_every_promise_and_shows_where_to_look(night: RunningDemo)
     assert inbox is not None
     with httpx.Client(trust_env=False, follow_redirects=True) as client:
         assert client.get(console[1]).status_code == 200
-        assert "40 tickets" in client.get(inbox[1]).text
+        assert " tickets</small>" in client.get(inbox[1]).text
 
 
 async def test_the_switch_stops_effects_at_once_without_the_broker_and_none_is_claimed_under_an_older_generation(
@@ -76,28 +76,33 @@ _LATER_COUNT = _LATER_ATTEMPTS.replace(
 )
 
 
-def test_a_second_night_goes_on_from_the_first_and_ctrl_c_leaves_nothing_within_ten_seconds() -> None:
-    with server_folder() as folder:
-        state = Path(folder) / "state"
-        first = nightshift(state, "demo", "--exit", "--tickets", "3", "--seed", "5")
-        assert first.returncode == 0, first.stdout + first.stderr
-        assert not (state / "stack.json").exists()
+def test_a_night_that_is_to_end_ends_by_itself_and_the_next_one_goes_on_from_it(
+    first_night: subprocess.CompletedProcess[str], night: RunningDemo
+) -> None:
+    assert first_night.returncode == 0
+    assert "17 of 17 promises held" in first_night.stdout
 
-        with demo_in(state, "--tickets", "3", "--seed", "5") as second:
-            assert "17 of 17 promises held" in second.said, second.said
-            assert second.answer("case", "6")["row"]["object_id"] == "6"
-            family = family_of(second.process.pid)
-            seconds = second.interrupt()
+    assert night.answer("case", "3")["row"]["opened_at"] < night.answer("case", "4")["row"]["opened_at"]
+    assert sum(night.answer("status")["cases"].values()) >= 43
+
+
+def test_ctrl_c_in_the_middle_of_a_night_leaves_nothing_within_ten_seconds() -> None:
+    with server_folder() as folder:
+        state = folder / "state"
+        with demo_in(state, "--tickets", "3", until="evening:") as demo:
+            family = family_of(demo.process.pid)
+            seconds = demo.interrupt()
 
         assert seconds < END_SECONDS_MAX
-        assert second.process.returncode == 0
+        assert demo.process.returncode == 130
+        assert len(family) > 7  # Postgres, the broker, four services, the world
         assert alive(family) == []
         assert not (state / "stack.json").exists()
 
 
 def test_a_demo_refuses_a_folder_that_works_for_somebody() -> None:
     with server_folder() as folder:
-        state = Path(folder) / "state"
+        state = folder / "state"
         (state / "postgres" / "data").mkdir(parents=True)
 
         refused = nightshift(state, "demo", "--exit")

@@ -20,7 +20,7 @@ from services.ingest.app import ZendeskDoor
 from services.ingest.handlers.webhook import OpenDoor, set_aside
 from services.ingest.inbound.http import WebhookApp
 from services.ingest.outbound.postgres import DeliveryStore
-from services.ingest.outbound.writer import Writer
+from services.ingest.outbound.writer import Writer, Writers
 from services.runtime.health import HealthApp
 from services.runtime.postgres import Database, connect
 from services.runtime.process import Door
@@ -81,7 +81,7 @@ class RunningIntake:
     app: WebhookApp
     database: Database
     store: DeliveryStore
-    writer: Writer
+    writer: Writers
     committed: list[None] = field(default_factory=list)
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str] = {}, **how: Any) -> Answer:
@@ -119,12 +119,18 @@ async def intake(
     async with connect(url, schema="ingest") as database:
         store = DeliveryStore(database, record_bytes_max=record_bytes_max)
         committed: list[None] = []
-        writer = Writer(
-            store,
-            committed=lambda: committed.append(None),
-            set_aside=set_aside,
-            waiting_max=waiting_max,
-            write_seconds_max=write_seconds_max,
+        writer = Writers(
+            [
+                Writer(
+                    store,
+                    shard=shard,
+                    committed=lambda: committed.append(None),
+                    set_aside=set_aside,
+                    waiting_max=waiting_max,
+                    write_seconds_max=write_seconds_max,
+                )
+                for shard in range(writers)
+            ]
         )
         app = WebhookApp(
             doors or usual_doors(),
@@ -136,8 +142,7 @@ async def intake(
             hands_max=hands_max,
         )
         async with asyncio.TaskGroup() as group:
-            for shard in range(writers):
-                group.create_task(writer.run(shard))
+            group.create_task(writer.run())
             yield RunningIntake(app, database, store, writer, committed)
             writer.close()
 

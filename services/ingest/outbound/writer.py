@@ -22,6 +22,7 @@ WAITING_BYTES_MAX = 64 * 1024 * 1024
 WRITE_SECONDS_MAX = 4.0
 """Senders give up after some 10 s; who waits behind a group that hangs hears before that."""
 RETRY_AFTER_SECONDS = 5
+CONTENDED_TRIES_MAX = 3
 
 log = structlog.get_logger()
 waiting_rows = Gauge("nightshift_intake_waiting", "Deliveries that wait for a commit")
@@ -32,13 +33,39 @@ group_rows = Histogram(
 _Waiting = tuple[Delivery, "asyncio.Future[Outcome]"]
 
 
+class Writers:
+    """See ports.Intake. Several writers, so that one group is read and answered while another is committed.
+
+    A case has one of them: groups side by side never wait for each other's new key, nor for copies of one change.
+    """
+
+    def __init__(self, writers: Sequence["Writer"]) -> None:
+        self._writers = writers
+        waiting_rows.set_function(lambda: sum(writer.waiting for writer in writers))
+
+    async def store(self, delivery: Delivery) -> Outcome:
+        return await self._writers[hash(delivery.case_ids[0]) % len(self._writers)].store(delivery)
+
+    async def run(self) -> None:
+        """Write until closed and nothing waits."""
+        async with asyncio.TaskGroup() as group:
+            for writer in self._writers:
+                group.create_task(writer.run())
+
+    def close(self) -> None:
+        """Let `run` end once everything that waits is written."""
+        for writer in self._writers:
+            writer.close()
+
+
 class Writer:
-    """See ports.Intake."""
+    """One of them, with its own queue and its own connection."""
 
     def __init__(
         self,
         store: Store,
         *,
+        shard: int,
         committed: Wake,
         set_aside: Callable[[Delivery, Unreadable], Delivery],
         waiting_max: int,
@@ -46,6 +73,7 @@ class Writer:
     ) -> None:
         """`committed` is called after each commit that may have made events."""
         self._store = store
+        self._shard = shard
         self._committed = committed
         self._set_aside = set_aside
         self._waiting_max = waiting_max
@@ -54,7 +82,10 @@ class Writer:
         self._waiting_bytes = 0
         self._something = asyncio.Event()
         self._closed = False
-        waiting_rows.set_function(lambda: len(self._waiting))
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     async def store(self, delivery: Delivery) -> Outcome:
         """Return when the delivery is committed, or was before. Raises IntakeUnavailableError."""
@@ -66,11 +97,11 @@ class Writer:
         self._something.set()
         return await future
 
-    async def run(self, shard: int) -> None:
-        """Write until closed and nothing waits. Several may run side by side, each with a shard of its own."""
+    async def run(self) -> None:
+        """Write until closed and nothing waits."""
         while True:
             while self._waiting:
-                await self._commit(self._take(), shard)
+                await self._commit(self._take())
             if self._closed:
                 return
             self._something.clear()
@@ -92,36 +123,36 @@ class Writer:
         group_rows.observe(len(group))
         return group
 
-    async def _commit(self, group: Sequence[_Waiting], shard: int) -> None:
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
-            outcomes = await self._write([delivery for delivery, _ in group], shard)
+            outcomes = await self._write([delivery for delivery, _ in group])
         except UNAVAILABLE as error:
             self._nobody_is_served(group, error)
         except Exception as error:  # noqa: BLE001  # whatever one of them caused, the others shall not suffer
             log.warning("a group failed; its deliveries are tried singly", size=len(group), error=type(error).__name__)
             for one in group:
-                await self._commit_alone(one, shard)
+                await self._commit_alone(one)
         else:
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 _answer(future, outcome)
         self._committed()
 
-    async def _commit_alone(self, one: _Waiting, shard: int) -> None:
+    async def _commit_alone(self, one: _Waiting) -> None:
         """Write one of a group that failed; what fails again is put aside for a person."""
         delivery, future = one
-        for attempt in (delivery, None):
+        for _ in range(CONTENDED_TRIES_MAX):
             try:
-                outcomes = await self._write([attempt or delivery], shard)
+                outcomes = await self._write([delivery])
             except UNAVAILABLE as error:
                 return self._nobody_is_served([one], error)
             except CONTENDED:
                 continue
             except Exception as error:  # noqa: BLE001  # what it is, `tell` knows
-                return await self._put_aside(one, error, shard)
+                return await self._put_aside(one, error)
             return _answer(future, outcomes[0])
         return self._nobody_is_served([one], None)
 
-    async def _put_aside(self, one: _Waiting, error: Exception, shard: int) -> None:
+    async def _put_aside(self, one: _Waiting, error: Exception) -> None:
         delivery, future = one
         failure = tell(error)
         why = Unreadable(
@@ -129,14 +160,14 @@ class Writer:
         )
         log.error("a delivery cannot be stored", source=delivery.source, error=type(error).__name__)
         try:
-            outcomes = await self._write([self._set_aside(delivery, why)], shard)
+            outcomes = await self._write([self._set_aside(delivery, why)])
         except Exception as again:  # noqa: BLE001  # not even as a dead letter: the sender keeps it, and is told so
             return self._nobody_is_served([one], again)
         return _answer(future, outcomes[0])
 
-    async def _write(self, deliveries: Sequence[Delivery], shard: int) -> Sequence[Outcome]:
+    async def _write(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         async with asyncio.timeout(self._write_seconds_max):
-            return await self._store.write(deliveries, shard)
+            return await self._store.write(deliveries, self._shard)
 
     def _nobody_is_served(self, group: Sequence[_Waiting], error: Exception | None) -> None:
         """The group's outcome is not known or nothing was done: senders try again, deduplication does the rest."""

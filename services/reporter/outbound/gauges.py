@@ -11,7 +11,7 @@ LOOK_SECONDS = 10.0
 
 log = structlog.get_logger()
 cases = Gauge("nightshift_cases", "Cases by where they stand", ["state"])
-effects = Gauge("nightshift_effects", "Effects by how far they got", ["state"])
+effects = Gauge("nightshift_effects_by_state", "Effects by how far they got", ["state"])
 first_replies = Gauge("nightshift_first_replies", "Cases by their first-reply SLA", ["state"])
 dead_letters = Gauge("nightshift_dead_letters_open", "Dead letters that need a person")
 approvals = Gauge("nightshift_approvals_open", "Approvals that wait for an answer")
