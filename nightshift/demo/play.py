@@ -84,10 +84,15 @@ class Order:
     intake_port: int | None = None
     console_port: int | None = None
     world_port: int | None = None
+    mischief: tuple[str, ...] = MISCHIEF
+    """What happens to webhooks on their way: options of the world."""
+    seconds: float | None = None
+    """How long the night takes; as long as so many tickets need when none is given."""
+    settle_seconds_max: float = SETTLE_SECONDS_MAX
 
     @property
     def night_seconds(self) -> float:
-        return min(NIGHT_SECONDS_MAX, max(NIGHT_SECONDS_MIN, self.tickets * SECONDS_PER_TICKET))
+        return self.seconds or min(NIGHT_SECONDS_MAX, max(NIGHT_SECONDS_MIN, self.tickets * SECONDS_PER_TICKET))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +141,7 @@ class Demo:
 
     async def _settle(self, connection: Connection, say: Say) -> Night:
         """Until nothing waits on either side and nothing new was said for a while; bounded."""
-        deadline = time.monotonic() + SETTLE_SECONDS_MAX
+        deadline = time.monotonic() + self.order.settle_seconds_max
         quiet_since, events = time.monotonic(), -1
         while True:
             night, waiting = await self.world.night(), await ours.waiting(connection)
@@ -222,7 +227,7 @@ async def demo(order: Order) -> AsyncIterator[Demo]:
     }
     stack = Stack(state, environment=environment, intake_port=intake_port, console_port=order.console_port)
     async with (
-        outside.world(state, known, webhook_url=webhook_url, seed=order.seed, mischief=MISCHIEF) as world,
+        outside.world(state, known, webhook_url=webhook_url, seed=order.seed, mischief=order.mischief) as world,
         stack,
     ):
         await _prepare(stack.admin_url, order.seed)

@@ -10,7 +10,6 @@ from services.classifier.config import Settings
 from services.classifier.handlers.case_changed import KIND
 from services.classifier.handlers.propose import Proposing
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
-from services.classifier.outbound.claude import PREFIX, Claude
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.outbound.nearest import NAME, Nearest
 from services.classifier.ports import Provider
@@ -25,6 +24,7 @@ from services.runtime.relay import Relay
 from services.runtime.stop import Wake
 from services.runtime.tasks import Worker
 
+CLAUDE = "claude"
 LEASE_SECONDS = 180
 """Longer than a model's time limit, twice over: two tries fit."""
 BATCH_MAX = 32
@@ -73,14 +73,17 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
     """`nearest` or `claude:<model>`. Raises ProcessInvalidError, UnknownPriceError, MissingSettingError."""
     if name == NAME:
         return Nearest(process)
-    if not name.startswith(PREFIX):
+    vendor, _, model = name.partition(":")
+    if vendor != CLAUDE or not model:
         raise ProcessInvalidError(
-            f"there is no model {name!r}: name `{NAME}`, or `{PREFIX}` and a model of prices.toml"
+            f"there is no model {name!r}: name `{NAME}`, or `{CLAUDE}:` and a model of prices.toml"
         )
     if settings.anthropic_api_key is None:
         raise MissingSettingError("NIGHTSHIFT_ANTHROPIC_API_KEY")
+    from services.classifier.outbound.claude import Claude  # noqa: PLC0415  # its library takes seconds to load
+
     return Claude(
-        model=name.removeprefix(PREFIX),
+        model=model,
         api_key=settings.anthropic_api_key.get_secret_value(),
         base_url=settings.anthropic_url,
         timeout_seconds=process.settings.model.timeout_seconds,

@@ -1,4 +1,4 @@
-"""A thousand tickets, each webhook sent three times and shuffled, while services are killed: the outside's books decide."""
+"""A thousand tickets, every webhook sent up to three times, shuffled, and forty kills: the outside's books decide."""
 
 import asyncio
 import os
@@ -14,6 +14,9 @@ from nightshift.demo.summary import Promise
 
 SEED = 4
 TICKETS = int(os.environ.get("NIGHTSHIFT_CHAOS_TICKETS", "1000"))
+NIGHT_SECONDS = 280.0
+"""Seven seconds from kill to kill: a service dies again about when it has taken up its work."""
+SETTLE_SECONDS_MAX = 120.0
 KILLS_OF_EACH = 10
 SERVICES = ("ingest", "classifier", "actor", "reporter")
 MISCHIEF = ("--copies-max=3", "--shuffled-percent=100", "--forged-percent=2", "--stale-percent=2")
@@ -47,7 +50,14 @@ async def kill_now_and_then(running: Demo, night: "asyncio.Task[list[Promise]]")
 
 
 async def test_forty_kills_in_a_night_of_a_thousand_tickets_lose_nothing_and_do_nothing_twice(state: Path) -> None:
-    order = Order(state=state, tickets=TICKETS, seed=SEED, mischief=MISCHIEF)
+    order = Order(
+        state=state,
+        tickets=TICKETS,
+        seed=SEED,
+        mischief=MISCHIEF,
+        seconds=NIGHT_SECONDS,
+        settle_seconds_max=SETTLE_SECONDS_MAX,
+    )
     async with demo(order) as running, asyncio.TaskGroup() as group:
         night = group.create_task(running.night(quiet))
         killing = group.create_task(kill_now_and_then(running, night))

@@ -16,6 +16,7 @@ import asyncpg
 import psutil
 import pytest
 
+from nightshift.embedded.child import bound
 from nightshift.supervisor import PROJECT
 from services.runtime.postgres import Connection
 from tests.conftest import server_folder
@@ -91,7 +92,7 @@ def demo_in(state: Path, *words: str, until: str = STAYS) -> Iterator[RunningDem
     """A demo that has said `until`, for the length of the block; ended when it did not end itself."""
     command = [sys.executable, "-m", "nightshift", "demo", *words, "--state", str(state)]
     with subprocess.Popen(
-        command,
+        bound(command, dies_by=signal.SIGINT),  # also when the tests themselves are killed
         cwd=PROJECT,
         env=environment() | {"PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
