@@ -24,7 +24,7 @@ GRACE_SECONDS = 6.0
 READY_SECONDS_MAX = 60.0
 RESTART_SECONDS_MIN = 0.1
 RESTART_SECONDS_MAX = 10.0
-HEALTHY_SECONDS = 30.0
+HEALTHY_SECONDS = 5.0
 """A service that lived this long starts again at once; one that dies sooner waits longer each time."""
 DEATHS_BEFORE_READY_MAX = 3
 LOG_BYTES_MAX = 20_000_000

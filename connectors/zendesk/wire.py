@@ -1,9 +1,10 @@
 """The shapes that Zendesk sends, by webhook and by API, reduced to words of ours: ids as text, empty as ""."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html.parser import HTMLParser
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -15,6 +16,7 @@ DESCRIPTION = "description"
 """The name of a ticket's first comment, by whichever way it is learnt."""
 SYSTEM_USER = "-1"
 """Zendesk's own automations."""
+ID_DIGITS_MAX = 20
 
 
 def _as_text(value: object) -> object:
@@ -41,7 +43,7 @@ def clean(text: str) -> str:
 
 Text = Annotated[str, BeforeValidator(_as_text)]
 Word = Annotated[str, BeforeValidator(_as_word)]
-Id = Annotated[Text, StringConstraints(pattern=r"^[0-9]{1,20}$")]
+Id = Annotated[Text, StringConstraints(pattern=rf"^[0-9]{{1,{ID_DIGITS_MAX}}}$")]
 
 
 class Wire(BaseModel):
@@ -98,6 +100,58 @@ _FIELDS = (
     "created_at",
     "updated_at",
 )
+_WORDS = frozenset({"status", "priority"})
+
+
+class UnusualError(Exception):
+    """A value that the models must judge."""
+
+
+def plain_text(value: object) -> str:
+    """What `Text` makes of what a sender usually sends. Raises UnusualError for anything else."""
+    if value is None:
+        return ""
+    if type(value) is str:
+        return clean(value)
+    if type(value) is int:
+        return str(value)
+    raise UnusualError
+
+
+def plain_id(value: object) -> str:
+    """What `Id` makes of a usual value. Raises UnusualError."""
+    text = plain_text(value)
+    if text.isascii() and text.isdecimal() and len(text) <= ID_DIGITS_MAX:
+        return text
+    raise UnusualError
+
+
+def plain_truth(value: object) -> bool | None:
+    """Raises UnusualError for all but true, false and null: the models know more words for them."""
+    if value is True or value is False or value is None:
+        return value
+    raise UnusualError
+
+
+def plain_fields(detail: Mapping[str, Any]) -> dict[str, FieldValue]:
+    """`Ticket.fields` of a usual `detail`. Raises UnusualError, AttributeError, TypeError."""
+    found: dict[str, FieldValue] = {}
+    for name in _FIELDS:
+        if name in detail:
+            value = detail[name]
+            if name in _WORDS:
+                found[name] = plain_text(value).lower().strip()
+            elif name == "tags":
+                if type(value) is not list:
+                    raise UnusualError
+                found[name] = tuple(map(plain_text, value))
+            elif name == "is_public":
+                found[name] = plain_truth(value)
+            else:
+                found[name] = plain_text(value)
+    if "via" in detail:
+        found["channel"] = plain_text(detail["via"].get("channel")).lower().strip()
+    return found
 
 
 class Metadata(Wire):
@@ -171,7 +225,7 @@ _SILENT = frozenset({"script", "style", "head"})
 
 def readable(body: str) -> str:
     """What a person would read: HTML reduced to text, card numbers masked."""
-    if _TAG.search(body):
+    if "<" in body and _TAG.search(body):
         reader = _Reader()
         reader.feed(body)
         reader.close()

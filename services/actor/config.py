@@ -11,7 +11,7 @@ class Settings(RuntimeSettings):
     zendesk_user_id: str | None = None
     """The user that Nightshift writes as; where it is not set, Zendesk is asked who the credentials belong to."""
     decide_batch_max: int = Field(default=64, gt=0)
-    decide_lease_seconds: float = Field(default=60, gt=0)
+    decide_lease_seconds: float = Field(default=15, gt=0)
 
 
 class ZendeskAccount:

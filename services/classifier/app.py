@@ -25,8 +25,8 @@ from services.runtime.stop import Wake
 from services.runtime.tasks import Worker
 
 CLAUDE = "claude"
-LEASE_SECONDS = 180
-"""Longer than a model's time limit, twice over: two tries fit."""
+LEASE_SECONDS = 15
+"""Kept up while a model thinks; what a dead classifier held is taken up by another this long afterwards."""
 BATCH_MAX = 32
 """Small enough that a slow answer keeps few others waiting."""
 

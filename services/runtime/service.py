@@ -54,6 +54,9 @@ async def serve(*, app: Any, host: str, port: int, parts: Sequence[Part], grace_
             port=port,
             loop="uvloop",
             http="httptools",
+            ws="none",
+            proxy_headers=False,  # nobody here asks who the peer is
+            server_header=False,
             lifespan="off",
             log_config=None,
             access_log=False,

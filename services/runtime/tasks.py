@@ -7,6 +7,7 @@ The lease is `available_at` moved into the future: what a dead worker held becom
 each newer basis raises `token`; whoever finishes with an older token changes nothing and says nothing.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -53,6 +54,11 @@ UPDATE tasks t SET token = t.token + 1, attempts = t.attempts + 1, available_at 
 FROM next n WHERE t.case_id = n.case_id AND t.kind = n.kind
 RETURNING t.case_id, t.kind, t.process, t.basis, t.cause, t.correlation_id, t.traceparent, t.token, t.attempts,
           t.redrives, t.opened_at
+"""
+_RENEW = """
+UPDATE tasks t SET available_at = clock_timestamp() + $4::interval
+FROM unnest($1::text[], $2::text[], $3::bigint[]) r(case_id, kind, token)
+WHERE t.case_id = r.case_id AND t.kind = r.kind AND t.token = r.token AND t.state = 'open'
 """
 _DONE = """
 UPDATE tasks t SET state = 'done', last_code = NULL
@@ -177,8 +183,33 @@ class Worker:
         """Claim once, perform and finish. Returns how many pieces were claimed."""
         claims = await self.claim()
         if claims:
-            await self.finish(claims, await self.perform(claims))
+            await self.finish(claims, await self._perform(claims))
         return len(claims)
+
+    async def _perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+        """Perform, and keep the lease meanwhile: it is short, so that a dead worker's work is soon another's."""
+
+        async def perform() -> Sequence[Outcome | Exception]:
+            return await self.perform(claims)
+
+        async with asyncio.TaskGroup() as group:
+            performing = group.create_task(perform())
+            while not (await asyncio.wait([performing], timeout=self.lease_seconds / 3))[0]:
+                await self._renew(claims)
+        return performing.result()
+
+    async def _renew(self, claims: Sequence[Claim]) -> None:
+        try:
+            async with self.database.connection() as connection:
+                await connection.execute(
+                    _RENEW,
+                    [claim.case_id for claim in claims],
+                    [claim.kind for claim in claims],
+                    [claim.token for claim in claims],
+                    timedelta(seconds=self.lease_seconds),
+                )
+        except UNAVAILABLE as error:
+            log.warning("a lease cannot be kept", kind=self.kind, error=type(error).__name__)
 
     async def claim(self) -> list[Claim]:
         """Take what is due, up to `batch_max`; nothing while the process is paused."""

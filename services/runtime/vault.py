@@ -1,11 +1,12 @@
 """The keys of the cases, from the one table that holds them, and sealing with them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from secrets import token_bytes
+from typing import Any, NamedTuple
 
 from contracts import sealed
-from contracts.sealed import SealedText, UnsealableError
+from contracts.sealed import KEY_BYTES, SealedText, UnsealableError
 from services.runtime.postgres import Connection
 
 _READ = "SELECT case_id, version, key FROM vault.case_keys WHERE case_id = ANY($1) ORDER BY version"
@@ -64,8 +65,40 @@ async def read(connection: Connection, case_ids: Iterable[str]) -> dict[str, Cas
     return _by_case(wanted, await connection.fetch(_READ, wanted))
 
 
+class NewKey(NamedTuple):
+    """A key that comes into being when the caller inserts it into vault.case_keys."""
+
+    case_id: str
+    version: int
+    key: bytes
+
+
+async def read_or_propose(
+    connection: Connection, case_ids: Collection[str]
+) -> tuple[dict[str, CaseKeys], dict[str, NewKey]]:
+    """For intake: the keys of these cases, and which of them are new: of the cases without any (never, or erased).
+
+    A new key that another transaction inserted meanwhile is a violation of the table's primary key: ask again then.
+    """
+    versions: dict[str, dict[int, bytes]] = {}
+    erased: dict[str, int] = {}
+    for case_id, version, key in await connection.fetch(_READ, list(case_ids)):
+        if key is not None:
+            versions.setdefault(case_id, {})[version] = key
+        else:
+            erased[case_id] = version
+    new = {
+        case_id: NewKey(case_id, erased.get(case_id, 0) + 1, token_bytes(KEY_BYTES))
+        for case_id in case_ids
+        if case_id not in versions
+    }
+    for case_id, one in new.items():
+        versions[case_id] = {one.version: one.key}
+    return {case_id: CaseKeys(case_id, of_case) for case_id, of_case in versions.items()}, new
+
+
 async def make(connection: Connection, fresh: Mapping[str, bytes]) -> dict[str, CaseKeys]:
-    """For intake: a key for each case, made in the caller's transaction where there is none (never, or erased).
+    """For intake's redrives: a key for each case, made in the caller's transaction where there is none (never, or erased).
 
     `fresh` brings one random key a case; where another transaction was faster, its key is the one returned.
     """

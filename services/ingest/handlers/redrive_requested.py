@@ -1,7 +1,6 @@
 """`redrive.requested.v1`: a delivery that could not be read is read again, by the connector as it is now."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
 from contracts.envelope import Record
 from contracts.failures import PermanentError
@@ -22,6 +21,6 @@ def read_again(doors: Sequence[OpenDoor], archive: Archive) -> Callable[[Connect
         if door is None:
             raise PermanentError("no_such_door", f"the door {delivery.process}/{delivery.source} is not open here")
         changes = changes_in(door, parse(delivery.body), delivery.body, delivery.received_at)
-        await archive.say_again(connection, replace(delivery, changes=changes))
+        await archive.say_again(connection, delivery._replace(changes=changes))
 
     return handle

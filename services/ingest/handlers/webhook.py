@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
 
@@ -16,8 +16,8 @@ from services.ingest.domain.delivery import (
     Change,
     Delivery,
     Unreadable,
-    change_name,
-    delivery_name,
+    delivery_id_of,
+    event_id_of,
     no_case_id,
     proof_in,
     short,
@@ -68,7 +68,7 @@ def read_delivery(
     except Exception as error:  # noqa: BLE001  # a fault of ours is no reason to refuse what was signed
         unreadable = Unreadable("unforeseen", type(error).__name__)
     return Delivery(
-        name=delivery_name(door.process, door.name, sender_id),
+        delivery_id=delivery_id_of(door.process, door.name, sender_id),
         process=door.process,
         source=door.name,
         sender_id=short(sender_id),
@@ -91,7 +91,7 @@ def changes_in(door: OpenDoor, payload: object, body: bytes, received_at: dateti
         Change(
             change,
             case_id_of(door.process, door.name, change.object_id),
-            change_name(door.process, door.name, change.identity),
+            event_id_of(door.process, door.name, change.identity),
         )
         for change in plain
     )
@@ -104,8 +104,7 @@ def _case_ids(changes: Sequence[Change]) -> Sequence[str]:
 def set_aside(delivery: Delivery, why: Unreadable) -> Delivery:
     """The delivery as work for a person: of its case where it has one whose id can be stored, without its changes."""
     known = [case_id for case_id in delivery.case_ids if case_id.isprintable() and len(case_id) <= 300][:1]  # noqa: PLR2004  # no index takes much longer ones
-    return replace(
-        delivery,
+    return delivery._replace(
         changes=(),
         case_ids=known or [no_case_id(delivery.process, delivery.source, delivery.received_at)],
         unreadable=why,

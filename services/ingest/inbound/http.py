@@ -44,6 +44,50 @@ class _SenderLeftError(Exception):
     """Nobody is there to be answered."""
 
 
+class _Reading:
+    """Bodies that are being read: one that takes too long is interrupted, by a single timer for all of them.
+
+    A timer for each cost as much as parsing the body.
+    """
+
+    def __init__(self, seconds_max: float) -> None:
+        self._seconds_max = seconds_max
+        self._since: dict[asyncio.Task[object], float] = {}
+        """In the order in which they began."""
+        self._late: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> asyncio.Task[object]:
+        """Watch the current task; until `end` it may be cancelled."""
+        task = asyncio.current_task()
+        assert task is not None, "a server runs each request as a task"
+        self._since[task] = time.monotonic()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds_max, self._interrupt)
+        return task
+
+    def end(self, task: asyncio.Task[object]) -> bool:
+        """Whether the task was interrupted."""
+        self._since.pop(task, None)
+        if task not in self._late:
+            return False
+        self._late.discard(task)
+        task.uncancel()
+        return True
+
+    def _interrupt(self) -> None:
+        now = time.monotonic()
+        self._timer = None
+        for task, since in list(self._since.items()):
+            remaining = since + self._seconds_max - now
+            if remaining > 0:
+                self._timer = asyncio.get_running_loop().call_later(remaining, self._interrupt)
+                return
+            del self._since[task]
+            self._late.add(task)
+            task.cancel()
+
+
 class WebhookApp:
     """`POST /webhooks/{process}/{source}`; any other path is `other`'s."""
 
@@ -64,6 +108,7 @@ class WebhookApp:
         self._trace = trace
         self._other = other
         self._body_seconds_max = body_seconds_max
+        self._reading = _Reading(body_seconds_max)
         self._hands_max = hands_max
         self._hands = 0
         outcomes: Sequence[Outcome] = ("accepted", "duplicate", "no_case", "unreadable")
@@ -111,32 +156,36 @@ class WebhookApp:
         outcome = await self._intake.store(delivery)
         self._counters[path, outcome].inc()
         answer = b'{"delivery":"%s","duplicate":%s}' % (
-            delivery.name.uuid.encode(),
+            delivery.delivery_id.encode(),
             b"true" if outcome == "duplicate" else b"false",
         )
         await respond(send, 202, answer)
 
     async def _body(self, receive: Receive, bytes_max: int) -> bytes:
         """The whole body. Raises RejectedDeliveryError as soon as it is too large, or too slow."""
+        chunks: list[bytes] = []
+        size = 0
+        task = self._reading.begin()
         try:
-            async with asyncio.timeout(self._body_seconds_max):
-                chunks: list[bytes] = []
-                size = 0
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _SenderLeftError
-                    chunk: bytes = message.get("body", b"")
-                    size += len(chunk)
-                    if size > bytes_max:
-                        raise _too_large(bytes_max)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except TimeoutError:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _SenderLeftError
+                chunk: bytes = message.get("body", b"")
+                size += len(chunk)
+                if size > bytes_max:
+                    raise _too_large(bytes_max)
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except asyncio.CancelledError:
+            if not self._reading.end(task):
+                raise
             raise RejectedDeliveryError(
                 408, "slow", f"send the whole body within {self._body_seconds_max:g} s"
             ) from None
+        finally:
+            self._reading.end(task)
 
     async def _refuse(self, send: Send, scope: Scope, error: RejectedDeliveryError) -> None:
         self._count(scope, error.reason)

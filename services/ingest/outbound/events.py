@@ -43,7 +43,7 @@ def record_of(delivery: Delivery, change: Change, keys: CaseKeys, *, bytes_max: 
     if len(body) > bytes_max:
         raise PermanentError("too_large", f"an event of {len(body)} bytes is more than the broker takes")
     contract = CaseOpened if plain.opens else CaseChanged
-    event_id = change.name.uuid
+    event_id = change.event_id
     headers = {
         "ce_specversion": SPEC_VERSION,
         "ce_id": event_id,
@@ -54,7 +54,7 @@ def record_of(delivery: Delivery, change: Change, keys: CaseKeys, *, bytes_max: 
         "ce_process": delivery.process,
         "ce_correlationid": event_id,
         "content-type": CONTENT_TYPE,
-        "ce_causationid": delivery.name.uuid,
+        "ce_causationid": delivery.delivery_id,
         "ce_traceparent": delivery.traceparent,
     }
     return Record(contract.TOPIC, change.case_id, headers, body)

@@ -2,61 +2,82 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import date
-from typing import get_args
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from contracts.envelope import Record
 from contracts.sealed import KEY_BYTES
-from services.ingest.domain.delivery import Change, Delivery, Named, Outcome
+from services.ingest.domain.delivery import Delivery, Outcome
 from services.ingest.outbound.events import record_of
 from services.runtime import dead_letters, outbox, vault
 from services.runtime.postgres import Connection, Database
-from services.runtime.vault import CaseKeys
+from services.runtime.vault import CaseKeys, NewKey
 
 SERVICE = "ingest"
 WORK = "delivery"
 """The word for a delivery among dead letters."""
+KEY_TRIES_MAX = 5
+"""Each failed one means that another transaction made a case's first key meanwhile."""
 
-# Keys in one order everywhere, deliveries before changes: two groups that share some wait for each other, never both.
-# A change counts as seen only if its delivery was new: a delivery id that comes again with other content loses nothing.
-_ADMIT = """
-WITH delivered AS (
-    INSERT INTO seen (key) SELECT unnest($1::bytea[]) ON CONFLICT DO NOTHING RETURNING key),
-changed AS (
-    INSERT INTO seen (key)
-    SELECT c.key FROM unnest($2::bytea[], $3::bytea[]) c(delivery, key)
-    WHERE c.delivery IN (SELECT key FROM delivered) ORDER BY c.key
-    ON CONFLICT DO NOTHING RETURNING key)
-SELECT key FROM delivered UNION ALL SELECT key FROM changed
-"""
-_KEEP = """
-WITH kept AS (
+# One statement stores a group: each round trip costs both sides as much as several deliveries do.
+# What is unique is inserted in one order everywhere: two groups that share some wait for each other, never both. The
+# outbox takes its ids before that, in the order of arrival, since the relay publishes by them.
+# A change counts only if its delivery was new: a delivery id that comes again with other content loses nothing.
+# A delivery is kept if it owns a change that was never said (the first in the group that brings it does), or has none.
+_STORE = """
+WITH delivery AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
+                         $8::text[], $9::timestamptz[], $10::text[], $11::int[]) WITH ORDINALITY
+        d(delivery, process, source, sender_id, case_ids, signed, body, traceparent, received_at, outcome, copies, n)),
+change AS MATERIALIZED (
+    SELECT nextval('outbox_id_seq') AS id, *
+    FROM unnest($12::uuid[], $13::uuid[], $14::text[], $15::text[], $16::text[], $17::bytea[])
+        c(delivery, event_id, topic, key, headers, body)),
+fresh AS (
+    INSERT INTO seen (delivery) SELECT delivery FROM delivery ORDER BY delivery
+    ON CONFLICT DO NOTHING RETURNING delivery),
+said AS (
+    INSERT INTO outbox (id, event_id, topic, key, headers, body) OVERRIDING SYSTEM VALUE
+    SELECT id, event_id, topic, key, headers::jsonb, body FROM change WHERE delivery IN (SELECT delivery FROM fresh)
+    ORDER BY event_id, id
+    ON CONFLICT (event_id) DO NOTHING RETURNING id),
+kept AS (
     INSERT INTO deliveries (delivery, process, source, sender_id, case_ids, signed, body, traceparent, received_at)
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[], $7::bytea[],
-                         $8::text[], $9::timestamptz[])
+    SELECT delivery, process, source, sender_id, case_ids::jsonb, signed::jsonb, body, traceparent, received_at
+    FROM delivery d
+    WHERE delivery IN (SELECT delivery FROM fresh)
+      AND (delivery IN (SELECT c.delivery FROM change c JOIN said USING (id))
+           OR delivery NOT IN (SELECT c.delivery FROM change c))
+    ORDER BY n
     RETURNING id, delivery),
+keyed AS (
+    INSERT INTO vault.case_keys (case_id, version, key)
+    SELECT DISTINCT ON (case_id) case_id, version, key
+    FROM unnest($18::uuid[], $19::text[], $20::int[], $21::bytea[]) k(delivery, case_id, version, key)
+    WHERE delivery IN (SELECT delivery FROM kept)
+    ORDER BY case_id),
 tallied AS (
     INSERT INTO tallies AS t (process, source, day, shard, accepted, duplicate, no_case, unreadable)
-    SELECT process, source, day, $17::smallint, accepted, duplicate, no_case, unreadable
-    FROM unnest($10::text[], $11::text[], $12::date[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[])
-        n(process, source, day, accepted, duplicate, no_case, unreadable)
-    ORDER BY process, source, day
+    SELECT process, source, (received_at AT TIME ZONE 'UTC')::date AS day, $22::smallint,
+           count(id) FILTER (WHERE outcome = 'accepted'), sum(copies) - count(id),
+           count(id) FILTER (WHERE outcome = 'no_case'), count(id) FILTER (WHERE outcome = 'unreadable')
+    FROM delivery LEFT JOIN kept USING (delivery)
+    GROUP BY process, source, day ORDER BY process, source, day
     ON CONFLICT (process, source, day, shard) DO UPDATE SET
         accepted = t.accepted + excluded.accepted, duplicate = t.duplicate + excluded.duplicate,
         no_case = t.no_case + excluded.no_case, unreadable = t.unreadable + excluded.unreadable)
-SELECT id, delivery FROM kept WHERE delivery = ANY($18::uuid[])
+SELECT n, id FROM delivery LEFT JOIN kept USING (delivery) WHERE id IS NULL OR outcome = 'unreadable'
 """
 _OPEN = """
 SELECT delivery, process, source, sender_id, case_ids, signed, body, traceparent, received_at
 FROM deliveries WHERE id = $1
 """
 _PRUNE = """
-DELETE FROM seen WHERE key IN (
-    SELECT key FROM seen WHERE at < now() - make_interval(days => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)
+DELETE FROM seen WHERE delivery IN (
+    SELECT delivery FROM seen WHERE at < now() - make_interval(days => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)
 """
 
 
@@ -70,26 +91,57 @@ class DeliveryStore:
 
     async def write(self, deliveries: Sequence[Delivery], shard: int) -> Sequence[Outcome]:
         """Commit all of them, or raise and commit none. In the order of `deliveries`."""
-        async with self._database.transaction() as connection:
-            fresh = await _admit(connection, deliveries)
-            outcomes = [_outcome(fresh, delivery) for delivery in deliveries]
-            kept = [one for one, outcome in zip(deliveries, outcomes, strict=True) if outcome != "duplicate"]
-            keys = await _keys_for(connection, kept)
-            records = [
-                record_of(one, change, keys[change.case_id], bytes_max=self._record_bytes_max)
-                for one in kept
-                for change in fresh[one.name.key][1]
-            ]
-            ids = await _keep(connection, kept, keys, _sums(deliveries, outcomes), shard)
-            await outbox.append_records(connection, records)
-            for one in kept:
-                if one.unreadable is not None:
-                    await _raise_dead_letter(connection, one, ids[one.name.uuid])
-        return outcomes
+        for _ in range(KEY_TRIES_MAX - 1):
+            try:
+                return await self._write(deliveries, shard)
+            except asyncpg.UniqueViolationError:
+                continue
+        return await self._write(deliveries, shard)
+
+    async def _write(self, deliveries: Sequence[Delivery], shard: int) -> Sequence[Outcome]:
+        copies = Counter(one.delivery_id for one in deliveries)
+        first = {one.delivery_id: one for one in reversed(deliveries)}
+        asked = list(first.values())
+        async with self._database.connection() as connection:
+            if any(one.unreadable is not None for one in asked):
+                async with connection.transaction():
+                    told = await self._store(connection, asked, copies, shard)
+                    for one in asked:
+                        if one.unreadable is not None and (row_id := told.get(one.delivery_id)) is not None:
+                            await _raise_dead_letter(connection, one, row_id)
+            else:
+                told = await self._store(connection, asked, copies, shard)
+        return [
+            "duplicate" if told.get(one.delivery_id, 0) is None or first[one.delivery_id] is not one else _outcome(one)
+            for one in deliveries
+        ]
+
+    async def _store(
+        self, connection: Connection, deliveries: Sequence[Delivery], copies: Mapping[str, int], shard: int
+    ) -> Mapping[str, int | None]:
+        """Of each duplicate none, of each unreadable delivery its row's id, of others nothing."""
+        keys, new_keys = await vault.read_or_propose(
+            connection, {case_id for one in deliveries for case_id in one.case_ids}
+        )
+        bodies, owners, records = [], [], []
+        for one in deliveries:  # what one key seals is sealed in one go: making its cipher costs as much as using it
+            bodies.append(_sealed_body(one, keys))
+            for change in one.changes:
+                owners.append(one.delivery_id)
+                records.append(record_of(one, change, keys[change.case_id], bytes_max=self._record_bytes_max))
+        rows = await connection.fetch(
+            _STORE,
+            *_delivery_columns(deliveries, bodies, copies),
+            owners,
+            *_record_columns(records),
+            *_key_columns(deliveries, new_keys),
+            shard,
+        )
+        return {deliveries[n - 1].delivery_id: row_id for n, row_id in rows}
 
     async def say_again(self, connection: Connection, delivery: Delivery) -> None:
         """Owe the events of a redriven delivery to the world; those that were said before stay said once."""
-        keys = await _keys_for(connection, [delivery])
+        keys = await vault.make(connection, {case_id: secrets.token_bytes(KEY_BYTES) for case_id in delivery.case_ids})
         records = [
             record_of(delivery, change, keys[change.case_id], bytes_max=self._record_bytes_max)
             for change in delivery.changes
@@ -109,7 +161,7 @@ class DeliveryStore:
         for case_id in reversed(row["case_ids"]):
             body = keys[case_id].unseal_bytes(body)
         return Delivery(
-            name=Named(str(row["delivery"]), row["delivery"].bytes),
+            delivery_id=str(row["delivery"]),
             process=row["process"],
             source=row["source"],
             sender_id=row["sender_id"],
@@ -129,87 +181,48 @@ class DeliveryStore:
         return int(answer.removeprefix("DELETE "))
 
 
-_Fresh = Mapping[bytes, tuple[Delivery, Sequence[Change]]]
-
-
-async def _admit(connection: Connection, deliveries: Sequence[Delivery]) -> _Fresh:
-    """The deliveries that were never seen, by key, each with its changes that were never seen."""
-    first: dict[bytes, Delivery] = {}
-    for delivery in deliveries:
-        first.setdefault(delivery.name.key, delivery)
-    owned = [(key, change.name.key) for key, delivery in first.items() for change in delivery.changes]
-    new = {
-        row[0]
-        for row in await connection.fetch(_ADMIT, sorted(first), [one[0] for one in owned], [one[1] for one in owned])
-    }
-    fresh: dict[bytes, tuple[Delivery, Sequence[Change]]] = {}
-    for key, delivery in first.items():
-        if key in new:
-            changes = []
-            for change in delivery.changes:
-                if change.name.key in new:
-                    new.discard(change.name.key)  # the next delivery of this group that brings it is late
-                    changes.append(change)
-            fresh[key] = delivery, changes
-    return fresh
-
-
-def _outcome(fresh: _Fresh, delivery: Delivery) -> Outcome:
-    """What becomes of it. Of several equal ones in a group the first is taken, the others are duplicates."""
-    one = fresh.get(delivery.name.key)
-    if one is None or one[0] is not delivery:
-        return "duplicate"
-    if delivery.unreadable is not None:
+def _outcome(kept: Delivery) -> Outcome:
+    if kept.unreadable is not None:
         return "unreadable"
-    if not delivery.changes:
-        return "no_case"
-    return "accepted" if one[1] else "duplicate"
+    return "accepted" if kept.changes else "no_case"
 
 
-_Sums = Mapping[tuple[str, str, date, Outcome], int]
-
-
-def _sums(deliveries: Sequence[Delivery], outcomes: Sequence[Outcome]) -> _Sums:
-    return Counter(
-        (delivery.process, delivery.source, delivery.received_at.date(), outcome)
-        for delivery, outcome in zip(deliveries, outcomes, strict=True)
+def _delivery_columns(
+    deliveries: Sequence[Delivery], bodies: Sequence[bytes], copies: Mapping[str, int]
+) -> Iterable[Sequence[object]]:
+    return (
+        [one.delivery_id for one in deliveries],
+        [one.process for one in deliveries],
+        [one.source for one in deliveries],
+        [one.sender_id for one in deliveries],
+        [orjson.dumps(one.case_ids).decode() for one in deliveries],
+        [orjson.dumps(one.signed).decode() for one in deliveries],
+        bodies,
+        [one.traceparent for one in deliveries],
+        [one.received_at for one in deliveries],
+        [_outcome(one) for one in deliveries],
+        [copies[one.delivery_id] for one in deliveries],
     )
 
 
-async def _keep(
-    connection: Connection, kept: Sequence[Delivery], keys: Mapping[str, CaseKeys], sums: _Sums, shard: int
-) -> dict[str, int]:
-    """Store what is new and count everything. The row's id of each unreadable delivery."""
-    days = sorted({key[:3] for key in sums})
-    rows = await connection.fetch(
-        _KEEP,
-        [one.name.uuid for one in kept],
-        [one.process for one in kept],
-        [one.source for one in kept],
-        [one.sender_id for one in kept],
-        [orjson.Fragment(orjson.dumps(one.case_ids)) for one in kept],  # a bare list would be a second dimension
-        [one.signed for one in kept],
-        [_sealed_body(one, keys) for one in kept],
-        [one.traceparent for one in kept],
-        [one.received_at for one in kept],
-        [day[0] for day in days],
-        [day[1] for day in days],
-        [day[2] for day in days],
-        *([sums.get((*day, outcome), 0) for day in days] for outcome in get_args(Outcome)),
-        shard,
-        [one.name.uuid for one in kept if one.unreadable is not None],
+def _record_columns(records: Sequence[Record]) -> Iterable[Sequence[object]]:
+    return (
+        [record.headers["ce_id"] for record in records],
+        [record.topic for record in records],
+        [record.key for record in records],
+        [orjson.dumps(record.headers).decode() for record in records],
+        [record.body for record in records],
     )
-    return {str(row["delivery"]): row["id"] for row in rows}
 
 
-async def _keys_for(connection: Connection, deliveries: Sequence[Delivery]) -> dict[str, CaseKeys]:
-    if not deliveries:
-        return {}
-    case_ids = {case_id for delivery in deliveries for case_id in delivery.case_ids}
-    chance = secrets.token_bytes(KEY_BYTES * len(case_ids))
-    return await vault.make(
-        connection,
-        {case_id: chance[n * KEY_BYTES : (n + 1) * KEY_BYTES] for n, case_id in enumerate(case_ids)},
+def _key_columns(deliveries: Sequence[Delivery], new_keys: Mapping[str, NewKey]) -> Iterable[Sequence[object]]:
+    """A new key comes into being with the first delivery that is kept and speaks of its case."""
+    wanted = [(one.delivery_id, new_keys[case]) for one in deliveries for case in one.case_ids if case in new_keys]
+    return (
+        [delivery_id for delivery_id, _ in wanted],
+        [new.case_id for _, new in wanted],
+        [new.version for _, new in wanted],
+        [new.key for _, new in wanted],
     )
 
 
@@ -232,7 +245,7 @@ async def _raise_dead_letter(connection: Connection, delivery: Delivery, row_id:
             topic=WORK,
             key=case_id,
             headers={
-                "ce_id": delivery.name.uuid,
+                "ce_id": delivery.delivery_id,
                 "ce_type": WORK,
                 "ce_subject": case_id,
                 "ce_process": delivery.process,
@@ -240,7 +253,7 @@ async def _raise_dead_letter(connection: Connection, delivery: Delivery, row_id:
             },
             body=b"",
         ),
-        event_id=UUID(delivery.name.uuid),
+        event_id=UUID(delivery.delivery_id),
         code=delivery.unreadable.code,
         message=delivery.unreadable.message,
     )

@@ -29,6 +29,11 @@ def effects_of(history: History) -> tuple[EffectRow, ...]:
     return tuple(_effect(key, told[key]) for key in sorted(told))
 
 
+def _how_final(failed: EffectFailed) -> tuple[int, bool]:
+    """An attempt may first be put back and then end for good, before another follows."""
+    return failed.attempt, failed.outcome != "retry"
+
+
 def _effect(key: str, told: list[tuple[datetime, _Told]]) -> EffectRow:
     if not told:
         return EffectRow(effect_key=key, state="planned")
@@ -36,7 +41,7 @@ def _effect(key: str, told: list[tuple[datetime, _Told]]) -> EffectRow:
     attempts = [data for _, data in told if isinstance(data, EffectAttempted)]
     observed = [data for _, data in told if isinstance(data, EffectObserved)]
     acknowledged = [data for _, data in told if isinstance(data, EffectAcknowledged)]
-    failed = max((data for _, data in told if isinstance(data, EffectFailed)), key=lambda d: d.attempt, default=None)
+    failed = max((data for _, data in told if isinstance(data, EffectFailed)), key=_how_final, default=None)
     attempt = max((data.attempt for data in attempts), default=0)
     state: EffectState
     if observed:

@@ -1,3 +1,4 @@
+import asyncio
 import random
 from collections.abc import Sequence
 
@@ -105,6 +106,31 @@ async def test_a_worker_that_lost_its_lease_cannot_commit(database: Database) ->
 
     assert ledger.committed == [("c", "1")]
     assert await rows(database, "SELECT event_id FROM outbox") == []
+
+
+@pytest.mark.usefixtures("running")
+async def test_a_lease_is_kept_while_the_work_goes_on(database: Database) -> None:
+    ledger, thinking, go_on = Ledger(), asyncio.Event(), asyncio.Event()
+
+    async def think(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+        thinking.set()
+        await go_on.wait()
+        return [Done() for _ in claims]
+
+    slow, other = worker_of(database, ledger, think), worker_of(database, ledger)
+    slow.lease_seconds = 0.3
+    await want(database, wanted("c", "1"))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(slow.step())
+        await thinking.wait()
+        [(first,)] = await rows(database, "SELECT available_at FROM tasks")
+        later = first
+        while later == first:
+            [(later,)] = await rows(database, "SELECT available_at FROM tasks")
+            assert await other.claim() == []
+        go_on.set()
+
+    assert ledger.committed == [("c", "1")]
 
 
 @pytest.mark.usefixtures("running")

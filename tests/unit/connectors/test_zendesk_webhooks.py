@@ -3,10 +3,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
+from pydantic import ValidationError
 
 from connectors.protocol import PlainChange
-from connectors.zendesk.webhooks import changes_in, delivery_id
+from connectors.zendesk.webhooks import _read, _read_quickly, changes_in, delivery_id
 from contracts.failures import PermanentError
 
 DATA = Path(__file__).parents[2] / "data" / "webhooks" / "zendesk"
@@ -254,3 +255,55 @@ def test_no_detail_raises_anything_but_a_permanent_failure(more: dict[str, objec
     for payload in (event("created", None, **more), event("comment_added", comment(), **more)):
         found = outcome(payload)
         assert found == "unreadable_body" or (isinstance(found, PlainChange) and "\0" not in repr(found.fields))
+
+
+def places(value: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Where a body can be changed."""
+    here = [path] if path else []
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            here += places(inner, (*path, name))
+    return here
+
+
+def changed(payload: dict[str, object], path: tuple[str, ...], value: object) -> dict[str, object]:
+    """A copy with `value` at `path`, or without the path where the value is `...`."""
+    first, *rest = path
+    inner = payload[first]
+    if rest:
+        assert isinstance(inner, dict)
+        return payload | {first: changed(inner, tuple(rest), value)}
+    return {name: held for name, held in (payload | {first: value}).items() if held is not ...}
+
+
+USUAL = [
+    event("created") | {"detail": detail(description="\u00e9 <p>a</p>", id=42)},
+    event("comment_added", comment(), priority=" High "),
+    {"type": "zen:event-type:ticket.merged", "id": 7, "time": "2026-11-25T06:10:00Z", "detail": {"id": "42"}},
+]
+_NEARLY = st.sampled_from(
+    [..., None, True, False, 0, 1, 999, 1000, -1, 1.0, 10**19, "", "0", "true", "x", "42", "4" * 20, "4" * 21, "4\n"]
+    + ["\u0664\u0662", "a\0b", "\ud83d", "\u00c9 ", " ", "e" * 201, [], {}, [None, 1, "t", "\ud83d"], [1.5], {"id": "1"}]
+)
+
+
+@pytest.mark.parametrize("payload", USUAL)
+def test_the_usual_events_are_read_quickly(payload: dict[str, object]) -> None:
+    assert _read_quickly(payload) == _read(payload)
+
+
+@settings(max_examples=500)
+@given(st.sampled_from(USUAL), st.data())
+def test_what_is_read_quickly_is_what_the_models_read(payload: dict[str, object], data: st.DataObject) -> None:
+    for _ in range(data.draw(st.integers(1, 3))):
+        payload = changed(payload, data.draw(st.sampled_from(places(payload))), data.draw(_NEARLY | _JSON))
+        if "type" not in payload or not str(payload["type"]).startswith("zen:event-type:ticket."):
+            return  # no event comes here
+
+    quick = _read_quickly(payload)
+
+    if quick is not None:
+        try:
+            assert quick == _read(payload)
+        except ValidationError as error:
+            raise AssertionError(f"the models refuse it: {error}") from error

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from connectors.protocol import PlainChange
 from contracts.envelope import Event, decode
 from contracts.failures import PermanentError
-from services.ingest.domain.delivery import Change, Delivery, change_name, delivery_name
+from services.ingest.domain.delivery import Change, Delivery, delivery_id_of, event_id_of
 from services.ingest.outbound.events import SOURCE, record_of
 from services.runtime.changes import seal_change
 from services.runtime.vault import CaseKeys
@@ -43,9 +43,9 @@ CHANGES = st.builds(
 
 
 def delivered(plain: PlainChange) -> tuple[Delivery, Change]:
-    change = Change(plain, CASE, change_name("support", "zendesk", plain.identity))
+    change = Change(plain, CASE, event_id_of("support", "zendesk", plain.identity))
     delivery = Delivery(
-        name=delivery_name("support", "zendesk", "i1"),
+        delivery_id=delivery_id_of("support", "zendesk", "i1"),
         process="support",
         source="zendesk",
         sender_id="i1",
@@ -66,13 +66,13 @@ def test_both_ways_make_equal_events(plain: PlainChange) -> None:
     record = record_of(delivery, change, KEYS, bytes_max=1_000_000)
 
     expected = Event(
-        event_id=UUID(change.name.uuid),
+        event_id=UUID(change.event_id),
         source=SOURCE,
         time=plain.occurred_at,
         process="support",
         case_id=CASE,
-        correlation_id=UUID(change.name.uuid),
-        causation_id=UUID(delivery.name.uuid),
+        correlation_id=UUID(change.event_id),
+        causation_id=UUID(delivery.delivery_id),
         traceparent=delivery.traceparent,
         data=seal_change(plain, door="zendesk", keys=KEYS, received_at=NOW),
     )

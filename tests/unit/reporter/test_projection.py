@@ -95,6 +95,18 @@ def test_only_an_observed_effect_is_observed() -> None:
     assert seen == ["planned", "attempted", "retry", "attempted", "acknowledged", "observed"]
 
 
+def test_an_attempt_that_was_put_back_and_then_overtaken_is_over() -> None:
+    story = Story("1")
+    story.opens()
+    story.decides("execute", "fine", effects=[story.effect])
+    story.attempts()
+    story.fails(1, outcome="retry", code="conflict")
+    story.fails(1, outcome="superseded", code="newer_basis")
+
+    effect = case_row(story.events).effects[0]
+    assert (effect.state, effect.code) == ("superseded", "newer_basis")
+
+
 def test_a_second_decision_that_ignores_does_not_hide_the_first() -> None:
     story = Story("1")
     story.opens()
