@@ -1,6 +1,6 @@
 # `make` alone lists what there is. ARGS is passed on: make demo ARGS="--exit"
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format contracts lock bench clean
+.PHONY: help install demo test chaos lint format contracts lock bench clean
 BIN := .venv/bin
 ARGS ?=
 
@@ -15,6 +15,9 @@ demo: install ## the whole system and a simulated outside world, for one night; 
 
 test: install ## every test that needs no container engine
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+chaos: install ## a night of a thousand tickets, its services killed on the way
+	@$(BIN)/python -m pytest -q tests/chaos $(ARGS)
 
 lint: install ## ruff, mypy, import-linter
 	@$(BIN)/ruff check

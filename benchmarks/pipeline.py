@@ -47,7 +47,7 @@ MESSAGES = (
 )
 OVERRIDES = """
 support.limits.settle_seconds = 0
-support.destinations.zendesk = {requests_per_second = 100000, concurrency = 48}
+support.destinations.zendesk = {requests_per_second = 100000, concurrency = 16}
 support.sources.shop = {connector = "none", url_setting = "", queries = {customer = "[]", orders = "[]",
   order_of_number = "[]", invoices = "[]", invoices_of_number = "[]", tickets = "[]"}}
 """.replace(",\n ", ",")

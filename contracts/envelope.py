@@ -146,7 +146,7 @@ def decode(headers: dict[str, str], body: bytes) -> Event[Fact]:
         return Event(
             event_id=UUID(headers["ce_id"]),
             source=headers["ce_source"],
-            time=datetime.fromisoformat(headers["ce_time"]),
+            time=_moment(headers["ce_time"]),
             process=headers["ce_process"],
             case_id=headers["ce_subject"],
             correlation_id=UUID(headers["ce_correlationid"]),
@@ -159,5 +159,13 @@ def decode(headers: dict[str, str], body: bytes) -> Event[Fact]:
     except ValidationError as error:
         fields = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors(include_input=False)[:5])
         raise UnreadableError(f"{event_type}: {fields}") from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise UnreadableError(f"{event_type}: an id or a time in the headers is malformed") from error
+
+
+def _moment(text: str) -> datetime:
+    """A time that can be compared with any other. Raises ValueError where it has no offset, OverflowError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return moment.astimezone(UTC)

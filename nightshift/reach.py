@@ -4,6 +4,7 @@ import asyncio
 import getpass
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -22,6 +23,7 @@ from services.runtime.process import SHIPPED, Process, ProcessInvalidError, load
 
 SERVER_WAIT_SECONDS = 15.0
 """How long a command waits for another one that uses the embedded database alone."""
+_ABOUT_PYDANTIC = re.compile(r" *\[type=.*\]$|^ *For further information visit .*$", re.MULTILINE)
 
 T = TypeVar("T")
 
@@ -109,12 +111,27 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
 
 def process_named(name: str) -> Process:
     """A process by its name. Raises MendableError naming those there are."""
-    mounted = os.environ.get("NIGHTSHIFT_PROCESSES_FOLDER")
-    root = Path(mounted) if mounted and (Path(mounted) / name).is_dir() else SHIPPED
     try:
-        return load(name, root)
+        return load(name, _root_of(name))
     except ProcessInvalidError as error:
-        raise MendableError(" ".join(str(error).split())) from error
+        said = _ABOUT_PYDANTIC.sub("", str(error))
+        raise MendableError(" ".join(said.split())) from error
+
+
+def folder_of(name: str) -> Path:
+    """Its folder. Whether it can be loaded does not matter: a process with a broken process.toml can be paused too.
+
+    Raises MendableError naming those there are.
+    """
+    folder = _root_of(name) / name
+    if not (folder / "process.toml").is_file():
+        process_named(name)
+    return folder
+
+
+def _root_of(name: str) -> Path:
+    mounted = os.environ.get("NIGHTSHIFT_PROCESSES_FOLDER")
+    return Path(mounted) if mounted and (Path(mounted) / name).is_dir() else SHIPPED
 
 
 def who() -> str:

@@ -235,7 +235,7 @@ def make_state_folder(state: Path) -> None:
 
 
 def running(state: Path) -> dict[str, Any] | None:
-    """What stack.json says while the stack of this folder is up; none when it is not, or was killed."""
+    """What stack.json says while this folder's stack is up; none when it is not, or was killed. Raises StackError."""
     try:
         with (state / "stack.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -247,6 +247,10 @@ def running(state: Path) -> dict[str, Any] | None:
         return told
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise StackError(
+            f"the state folder {state} cannot be read: be the user whose it is, or name another one with --state"
+        ) from error
     return None
 
 

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -98,7 +99,7 @@ class Supervisor:
                 while (wrong := await self._not_ready(client, service)) is not None:
                     if self._states[service.name].deaths >= DEATHS_BEFORE_READY_MAX:
                         log = self.log_of(service.name)
-                        raise ServiceError(service.name, f"it dies: {last_line(log)[:300]}", log)
+                        raise ServiceError(service.name, f"it dies: {_reason(log)}", log)
                     if asyncio.get_running_loop().time() > give_up:
                         raise ServiceError(service.name, wrong, self.log_of(service.name))
                     await asyncio.sleep(0.05)
@@ -200,6 +201,11 @@ def rotate(log: Path) -> None:
         if older.exists():
             older.replace(log.with_name(f"{log.name}.{number + 1}"))
     log.replace(log.with_name(f"{log.name}.1"))
+
+
+def _reason(log: Path) -> str:
+    """The last line of its log, without the class of the exception, which tells a person nothing."""
+    return re.sub(r"^(\w+\.)+\w+: ", "", last_line(log))[:300]
 
 
 def _signal(process: Process, number: signal.Signals) -> None:

@@ -142,7 +142,9 @@ def _read(payload: object) -> _Told:
         time=event.time,
         update_id=sequence.id,
         position=sequence.position,
-        comment=said and _Said(said.id, said.body, said.is_public, said.author.id, said.author.is_staff),
+        comment=None
+        if said is None
+        else _Said(said.id, said.body, said.is_public, said.author.id, said.author.is_staff),
         object_id=detail.id,
         actor_id=detail.actor_id,
         requester_id=detail.requester_id,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nightshift.reach import State, cancelled_once, run
+from nightshift.reach import State, cancelled_once, process_named, run
 
 if TYPE_CHECKING:
     from nightshift.demo.play import Demo, Order, Say
@@ -39,8 +39,9 @@ def play_demo(
     world_port: Port = None,
 ) -> None:
     """Play one night against a simulated Zendesk, Slack and shop, and check every promise; then stay until Ctrl-C."""
-    from nightshift.demo.play import Order  # noqa: PLC0415  # services and their libraries: slow to load
+    from nightshift.demo.play import PROCESS, Order  # noqa: PLC0415  # services and their libraries: slow to load
 
+    process_named(PROCESS)
     order = Order(
         state=state,
         tickets=tickets,
@@ -68,10 +69,11 @@ async def _play(order: "Order", *, stay: bool) -> bool:
             with _bar(console) as say:
                 promises = await demo.night(say)
             _summary(console, promises, order, time.monotonic() - began)
-            _links(console, demo)
             held = all(promise.held for promise in promises)
             if not stay:
+                console.print("\nConsole and inbox end here: without --exit they stay up, and this state goes on.")
                 return held
+            _links(console, demo)
             console.print("It stays up until Ctrl-C.")
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()

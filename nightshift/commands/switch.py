@@ -9,7 +9,7 @@ from rich.table import Table
 
 from contracts.decision import Mode
 from nightshift import MendableError
-from nightshift.reach import Json, State, as_json, database, process_named, run, who
+from nightshift.reach import Json, State, as_json, database, folder_of, process_named, run, who
 from services.runtime.process import Process
 
 app = typer.Typer()
@@ -34,14 +34,14 @@ Reason = Annotated[str, typer.Option(help="Why; it is recorded.")]
 @app.command()
 def pause(process: ProcessName, state: State, reason: Reason = "") -> None:
     """Stop all effects and model calls of a process at once. Webhooks are still taken, nothing is lost."""
-    generation = run(_switch(state, process_named(process).name, reason, paused=True))
+    generation = run(_switch(state, folder_of(process).name, reason, paused=True))
     print(f"{process} is paused (generation {generation}): effects and model calls have stopped, intake goes on")
 
 
 @app.command()
 def resume(process: ProcessName, state: State, reason: Reason = "") -> None:
     """Let a paused process go on. What waited longer than its door's max_age goes to a person."""
-    generation = run(_switch(state, process_named(process).name, reason, paused=False))
+    generation = run(_switch(state, folder_of(process).name, reason, paused=False))
     print(f"{process} goes on (generation {generation})")
 
 
@@ -70,7 +70,8 @@ def modes(process: ProcessName, state: State, *, json: Json = False) -> None:
     table = Table("action", "mode", "a wrong one costs", "set by", "since", title=f"Modes of {process}")
     for row in rows:
         cost = f"${row['cost_of_error_usd']:,.2f}"
-        table.add_row(str(row["action"]), str(row["mode"]), cost, str(row["set_by"]), str(row["since"] or ""))
+        since = f"{row['since']:%Y-%m-%d %H:%M} UTC" if row["since"] else ""
+        table.add_row(str(row["action"]), str(row["mode"]), cost, str(row["set_by"]), since)
     Console().print(table)
 
 

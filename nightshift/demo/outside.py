@@ -246,13 +246,14 @@ class World:
 
 @asynccontextmanager
 async def world(
-    state: Path, known: Credentials, *, webhook_url: str, seed: int, mischief: Sequence[str]
+    state: Path, known: Credentials, *, webhook_url: str, cases_url: str, seed: int, mischief: Sequence[str]
 ) -> AsyncIterator[World]:
     """The world for the length of the block; its state lies in `state`/world. Raises WorldError."""
     log = state / "logs" / "world.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     module = [sys.executable, "-m", "nightshift.world", "--port", str(known.port), "--state", str(state / "world")]
-    options = ["--webhook-url", webhook_url, "--seed", str(seed), "--email", EMAIL, "--slack-token", SLACK_TOKEN]
+    options = ["--webhook-url", webhook_url, "--cases-url", cases_url, "--seed", str(seed)]
+    options += ["--email", EMAIL, "--slack-token", SLACK_TOKEN]
     ours = {
         name: known.environment()[name] for name in ("NIGHTSHIFT_ZENDESK_TOKEN", "NIGHTSHIFT_ZENDESK_WEBHOOK_SECRET")
     }

@@ -214,8 +214,10 @@ async def demo(order: Order) -> AsyncIterator[Demo]:
         raise WorldError(f"a night has 1 to {TICKETS_MAX:,} tickets: choose --tickets so")
     make_state_folder(state)
     known = outside.credentials(state / "world", order.world_port)
-    intake_port = order.intake_port or _kept_port(state)
+    intake_port = order.intake_port or _kept_port(state, "ingest")
+    console_port = order.console_port or _kept_port(state, "reporter")
     webhook_url = f"http://127.0.0.1:{intake_port}/webhooks/{PROCESS}/{DOOR}"
+    cases_url = f"http://127.0.0.1:{console_port}/cases/{PROCESS}:{DOOR}:"
     ours_of_settings = {name: value for name in _KEPT if (value := os.environ.get(name))}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
     environment = {
@@ -225,9 +227,11 @@ async def demo(order: Order) -> AsyncIterator[Demo]:
         "NIGHTSHIFT_SHOP_URL": EmbeddedPostgres(state / "postgres").url(READER),
         "NIGHTSHIFT_PROCESS_OVERRIDES": OVERRIDES,
     }
-    stack = Stack(state, environment=environment, intake_port=intake_port, console_port=order.console_port)
+    stack = Stack(state, environment=environment, intake_port=intake_port, console_port=console_port)
     async with (
-        outside.world(state, known, webhook_url=webhook_url, seed=order.seed, mischief=order.mischief) as world,
+        outside.world(
+            state, known, webhook_url=webhook_url, cases_url=cases_url, seed=order.seed, mischief=order.mischief
+        ) as world,
         stack,
     ):
         await _prepare(stack.admin_url, order.seed)
@@ -246,10 +250,10 @@ async def _prepare(admin_url: str, seed: int) -> None:
         await connection.close()
 
 
-def _kept_port(state: Path) -> int:
-    """Intake's port of the last run, where it is free, else a free one: the world is told before the stack starts."""
+def _kept_port(state: Path, service: str) -> int:
+    """A service's port of the last run, if free, else a free one: the world is told before the stack starts."""
     file = state / "ports.json"
-    kept: int = json.loads(file.read_text()).get("ingest", 0) if file.exists() else 0
+    kept: int = json.loads(file.read_text()).get(service, 0) if file.exists() else 0
     return kept if kept and is_free(kept) else free_port()
 
 

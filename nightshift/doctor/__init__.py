@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nightshift import MendableError
 from nightshift.doctor import machine, outside
 from nightshift.doctor.verdict import Level, Place
 from nightshift.stack import running
@@ -23,7 +24,11 @@ class Finding:
 
 async def examine(state: Path) -> AsyncIterator[Finding]:
     """Every check in turn. One that cannot be made is a problem of its own, and never the end of the others."""
-    place = Place(state=state, told=running(state))
+    try:
+        place = Place(state=state, told=running(state))
+    except MendableError as error:
+        yield Finding("state folder", "problem", str(error), "until then nothing else can be looked at")
+        return
     for name, check in CHECKS.items():
         try:
             verdicts = await check(place)

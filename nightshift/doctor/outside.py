@@ -20,7 +20,7 @@ from services.runtime.process import Process
 
 CLOCK_SECONDS_WISHED, CLOCK_SECONDS_MAX = 5.0, 300.0
 """Webhooks carry a time that is checked, and SLAs are minutes."""
-POSTGRES_MIN = 16
+POSTGRES_MIN = 17
 SIGNED_IN_LATELY = timedelta(days=30)
 ZENDESK = ("NIGHTSHIFT_ZENDESK_URL", "NIGHTSHIFT_ZENDESK_EMAIL", "NIGHTSHIFT_ZENDESK_TOKEN")
 ZENDESK_SECONDS_MAX = 10.0
@@ -141,11 +141,11 @@ async def webhook_secrets(_: Place) -> list[Verdict]:
             if door.scheme == "none":
                 text = f"{process.name}/{name} takes unsigned webhooks from anybody"
                 verdicts.append(Verdict("warning", text, "set a scheme in process.toml unless that is meant"))
-            elif any(named_setting(setting) for setting in door.secret_settings):
+            elif named_setting(first := next(iter(door.secret_settings), "")):
                 verdicts += fine(f"{process.name}/{name} has its secret")
             else:
-                text = f"{process.name}/{name} has no secret"
-                mend = f"set {' or '.join(door.secret_settings)}; the demo needs none of it"
+                text = f"{process.name}/{name} has no secret in this shell's settings"
+                mend = f"set {first or 'secret_settings of that door in process.toml'}; the demo needs none of it"
                 live = any(named_setting(setting) for setting in ZENDESK)
                 verdicts.append(Verdict("problem" if live else "warning", text, mend))
     return verdicts

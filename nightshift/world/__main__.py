@@ -49,6 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--state", type=Path, help="folder of the saved state; without it nothing is kept")
     parser.add_argument("--webhook-url", help="where webhooks go; without it none are sent")
+    parser.add_argument("--cases-url", help="what a ticket's page links to, its id put behind; without it, no link")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--email", default="nightshift@shop.example", help="the API user's address")
     parser.add_argument("--slack-token", default="demo", help="last part of the Slack webhook's path")
@@ -82,7 +83,7 @@ async def _serve(arguments: argparse.Namespace, token: str, secret: str) -> None
                 mischief=mischief,
             )
             config = uvicorn.Config(
-                build(world, slack_token=arguments.slack_token),
+                build(world, slack_token=arguments.slack_token, cases_url=arguments.cases_url),
                 log_level="critical",
                 access_log=False,
                 date_header=False,

@@ -108,7 +108,7 @@ class _Endpoints:
         return _json({"ok": True})
 
 
-def build(world: World, *, slack_token: str = "demo") -> Starlette:  # noqa: S107  # a part of a path, no secret
+def build(world: World, *, slack_token: str = "demo", cases_url: str | None = None) -> Starlette:  # noqa: S107  # a part of a path, no secret
     """The application. It answers; `World.run` sends webhooks and does what is due."""
     ends = _Endpoints(world, slack_token)
     return Starlette(
@@ -119,7 +119,7 @@ def build(world: World, *, slack_token: str = "demo") -> Starlette:  # noqa: S10
             Route("/{what}.json", ends.report),
             Route("/healthz", ends.health),
             Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
-            *inbox.routes(world),
+            *inbox.routes(world, cases_url),
         ],
     )
 

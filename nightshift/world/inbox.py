@@ -1,7 +1,7 @@
 """The inbox: a newcomer writes as a customer, answers as an agent, breaks Zendesk, and watches what happens."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from itertools import islice
 from pathlib import Path
 
@@ -45,8 +45,8 @@ Act = Callable[[World, Form, Request], str]
 """Does what a form asks and names the page to show next."""
 
 
-def routes(world: World) -> list[BaseRoute]:
-    """The pages and the forms' targets."""
+def routes(world: World, cases_url: str | None) -> list[BaseRoute]:
+    """The pages and the forms' targets. A ticket's page links to `cases_url` with its id behind."""
 
     def page(render: Callable[[World, Request], str]) -> Callable[[Request], Awaitable[Response]]:
         @wraps(render)
@@ -75,7 +75,7 @@ def routes(world: World) -> list[BaseRoute]:
 
     return [
         Route("/", page(_list)),
-        Route("/tickets/{id:int}", page(_ticket)),
+        Route("/tickets/{id:int}", page(partial(_ticket, cases_url))),
         Route("/new", form(_new), methods=["POST"]),
         Route("/faults", form(_faults), methods=["POST"]),
         Route("/tickets/{id:int}/customer", form(_customer), methods=["POST"]),
@@ -148,7 +148,7 @@ def _row(world: World, ticket: Ticket) -> Mapping[str, object]:
     }
 
 
-def _ticket(world: World, request: Request) -> str:
+def _ticket(cases_url: str | None, world: World, request: Request) -> str:
     state = world.zendesk.state
     ticket = state.tickets.get(request.path_params["id"])
     if ticket is None:
@@ -161,6 +161,7 @@ def _ticket(world: World, request: Request) -> str:
         assignee=state.users.get(ticket.assignee_id or 0),
         group=GROUPS.get(ticket.group_id or 0, ticket.group_id),
         comments=[_said(world, comment) for comment in ticket.comments],
+        case_url=cases_url and f"{cases_url}{ticket.id}",
         alive=not ticket.gone and ticket.status != "closed",
     )
 

@@ -117,7 +117,7 @@ def too_many_comments(seen: Seen) -> Reason | None:
 def third_message(seen: Seen) -> Reason | None:
     """Counts every public message of the customer's side in this ticket, answered or not."""
     written, limit = len(cases.messages(seen.case)), seen.policy.messages_per_ticket_hold_at
-    return _when(written >= limit, "third_message", f"The customer writes in this ticket for the {written}. time.")
+    return _when(written >= limit, "third_message", f"This is the customer's message number {written} in this ticket.")
 
 
 def repeat_contact(seen: Seen) -> Reason | None:
@@ -134,7 +134,8 @@ def repeat_contact(seen: Seen) -> Reason | None:
 def other_open_tickets(seen: Seen) -> Reason | None:
     others = seen.circumstances.other_open_cases_of_party
     many = others > seen.policy.other_open_tickets_max
-    return _when(many, "other_open_tickets", f"The same customer has {others} other open ticket(s).")
+    tickets = "ticket" if others == 1 else "tickets"
+    return _when(many, "other_open_tickets", f"The same customer has {others} other open {tickets}.")
 
 
 def intent_surge(seen: Seen) -> Reason | None:

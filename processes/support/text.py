@@ -19,15 +19,19 @@ _ORDER = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = r"\d{1,3}(?:[.,' ]\d{3}){1,4}(?:[.,]\d{1,2})?|\d{1,12}(?:[.,]\d{1,2})?"
-_CURRENCY = r"€|\$|£|eur|usd|gbp|chf|euros?|dollars?|pounds?|francs?|%|percent"
+_SIGN = r"[$¢-¥֏؋৲৳৻૱௹฿៛₠-⃀]"
+_CODE = "eur|usd|gbp|chf|jpy|cny|inr|cad|aud|nzd|sek|nok|dkk|pln|czk"
+_CURRENCY = rf"{_SIGN}|{_CODE}|euros?|dollars?|pounds?|francs?|kr|zł|%|percent"
 _AMOUNT = re.compile(
-    rf"(?:€|\$|£|\beur|\busd|\bgbp|\bchf)\s?({_NUMBER})(?!\d)|(?<![\d.,])({_NUMBER})\s?(?:{_CURRENCY})(?![a-z])",
+    rf"(?:{_SIGN}|\b(?:{_CODE}))\s{{0,3}}-?({_NUMBER})(?!\d)"
+    rf"|(?<![\d.,])({_NUMBER})\s{{0,3}}(?:{_CURRENCY})(?![a-z])",
     re.IGNORECASE,
 )
 _LINK = re.compile(
     r"(?:[a-z][a-z0-9+.-]{1,10}://|www\.)[^\s<>()\[\]\"']{1,500}"
     r"|[a-z0-9._%+-]{1,64}@[a-z0-9.-]{1,250}"
-    r"|\b(?:[a-z0-9-]{1,63}\.){1,5}[a-z]{2,18}\b(?:/[^\s<>()\[\]\"']{0,500})?",
+    r"|\b(?:[\w-]{1,63}[.。]){1,5}(?:xn--[a-z0-9-]{1,59}|[^\W\d_]{2,18})\b(?:/[^\s<>()\[\]\"']{0,500})?"
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b(?:[:/][^\s<>()\[\]\"']{0,500})?",
     re.IGNORECASE,
 )
 _LONG_NUMBER = re.compile(r"(?<![\w])\+?\d(?:[ ()/.-]{0,2}\d){6,24}(?!\w)")
@@ -57,8 +61,12 @@ _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\uf
 
 def plain(text: str) -> str:
     """For comparing only: lower case, one form per letter, no invisible characters, one space between words."""
-    shown = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text[:READ_CHARACTERS_MAX]))
-    return " ".join(shown.casefold().split())
+    return " ".join(_as_seen(text[:READ_CHARACTERS_MAX]).casefold().split())
+
+
+def _as_seen(text: str) -> str:
+    """What a reader sees: one form per letter, digit and sign, and nothing that is not shown."""
+    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def order_numbers(text: str) -> tuple[str, ...]:
@@ -69,7 +77,7 @@ def order_numbers(text: str) -> tuple[str, ...]:
 
 def amounts(text: str) -> frozenset[Decimal]:
     """Numbers that stand beside a currency or a percent sign."""
-    return frozenset(number(m[1] or m[2]) for m in _AMOUNT.finditer(text))
+    return frozenset(number(m[1] or m[2]) for m in _AMOUNT.finditer(_as_seen(text)))
 
 
 def number(text: str) -> Decimal:
@@ -85,12 +93,12 @@ def number(text: str) -> Decimal:
 
 def links(text: str) -> frozenset[str]:
     """Web and mail addresses, lower case, without the punctuation that ends a sentence."""
-    return frozenset(m[0].casefold().rstrip(".,;:!?/").removeprefix("www.") for m in _LINK.finditer(text))
+    return frozenset(m[0].casefold().rstrip(".,;:!?/").removeprefix("www.") for m in _LINK.finditer(_as_seen(text)))
 
 
 def long_numbers(text: str) -> frozenset[str]:
     """Telephone, account and order numbers: runs of seven digits and more, their digits alone."""
-    return frozenset(re.sub(r"\D", "", m[0]) for m in _LONG_NUMBER.finditer(text))
+    return frozenset(re.sub(r"\D", "", m[0]) for m in _LONG_NUMBER.finditer(_as_seen(text)))
 
 
 def has_placeholder(text: str) -> bool:

@@ -21,6 +21,7 @@ from services.ingest.config import Settings, secrets_of
 from services.ingest.handlers.redrive_requested import read_again
 from services.ingest.handlers.webhook import OpenDoor, set_aside
 from services.ingest.inbound.http import WebhookApp
+from services.ingest.inbound.quick import QuickProtocol
 from services.ingest.outbound.postgres import SERVICE, WORK, DeliveryStore
 from services.ingest.outbound.writer import Writer, Writers
 from services.ingest.ports import Trace
@@ -172,5 +173,6 @@ async def run() -> None:
                 port=settings.http_port,
                 parts=[relay.run, link.run, pruning(store, seen_days=settings.seen_days)],
                 grace_seconds=settings.grace_seconds,
+                http=QuickProtocol,
             )
             writers.close()

@@ -24,6 +24,10 @@ class IntakeUnavailableError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+Told = Outcome | IntakeUnavailableError
+"""What became of a delivery."""
+
+
 class Intake(Protocol):
     """Where a verified delivery goes."""
 
@@ -31,6 +35,12 @@ class Intake(Protocol):
         """Return when the delivery and its events are committed, or were before.
 
         Raises IntakeUnavailableError.
+        """
+
+    def submit(self, delivery: Delivery, reply: Callable[[Told], None]) -> None:
+        """Like `store`, without a task: `reply` is called once, and raises nothing.
+
+        Raises IntakeUnavailableError where it is known at once; `reply` is not called then.
         """
 
 

@@ -35,7 +35,7 @@ from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
 
 log = structlog.get_logger()
-BATCH_SECONDS_MIN = 0.25
+BATCH_SECONDS_MIN = 0.5
 """Nobody waits for the page: events of one case that come together are projected once."""
 HEAL_AGAIN_SECONDS = 5.0
 

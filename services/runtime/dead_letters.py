@@ -38,6 +38,9 @@ WHERE case_id = $1 AND state = 'blocked'
   AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = t.case_id AND d.redriven_at IS NULL)
 """
 
+_WAS_REDRIVEN = "SELECT 1 FROM dead_letters WHERE dead_letter_id = $1 AND redriven_at IS NOT NULL"
+_OWE_AGAIN = "UPDATE outbox SET refused = NULL WHERE event_id = $1 AND refused IS NOT NULL RETURNING 1"
+_HEAR_AGAIN = "DELETE FROM inbox WHERE event_id = $1"
 _FAILED_AGAIN = "UPDATE dead_letters SET attempts = attempts + 1, code = $2 WHERE dead_letter_id = $1"
 
 
@@ -85,12 +88,15 @@ async def raise_for_task(
 async def raise_for_event(
     connection: Connection, *, service: str, record: Record, event_id: UUID, code: str, message: str
 ) -> None:
-    """Put an event aside that could not be handled or read."""
+    """Put an event aside that could not be handled, read or published; once more, where it was redriven since."""
     headers = record.headers
+    dead_letter_id = uuid5(event_id, f"dead_letter|{service}")
+    while await connection.fetchval(_WAS_REDRIVEN, dead_letter_id):  # as often as it was redriven
+        dead_letter_id = uuid5(dead_letter_id, "again")
     await raise_for_task(
         connection,
         service=service,
-        dead_letter_id=uuid5(event_id, f"dead_letter|{service}"),
+        dead_letter_id=dead_letter_id,
         case_id=headers.get("ce_subject", "unknown"),
         process=headers.get("ce_process", "unknown"),
         correlation_id=_uuid_or(headers.get("ce_correlationid"), event_id),
@@ -138,8 +144,10 @@ async def _carry_out(
         return False
     if (kept := row["record"]) is not None:
         record = Record(kept["topic"], row["case_id"], kept["headers"], base64.b64decode(kept["body"]))
-        await connection.execute("DELETE FROM inbox WHERE event_id::text = $1", record.headers.get("ce_id"))
-        await handle_again(connection, record)
+        event_id = _uuid_or(record.headers.get("ce_id"), data.dead_letter_id)
+        if await connection.fetchval(_OWE_AGAIN, event_id) is None:  # else the broker refused it: the relay tries again
+            await connection.execute(_HEAR_AGAIN, event_id)
+            await handle_again(connection, record)
     await connection.execute(_UNBLOCK, row["case_id"])
     done = DeadLetterRedriven(dead_letter_id=data.dead_letter_id, service=service, nonce=data.nonce, by=data.by)
     said = _event(

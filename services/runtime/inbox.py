@@ -10,8 +10,9 @@ from prometheus_client import Counter
 
 from contracts.base import Fact
 from contracts.envelope import Event, Record, UnknownTypeError, UnreadableError, decode
-from contracts.events import REGISTRY
+from contracts.events import REGISTRY, UPCASTS
 from contracts.events.control import RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised
 from services.runtime import dead_letters
 from services.runtime.failures import Later, tell
 from services.runtime.postgres import Connection, Database
@@ -29,7 +30,9 @@ _KEEP = """
 INSERT INTO unread (event_id, topic, type, headers, body)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::bytea[]) ON CONFLICT DO NOTHING
 """
-_TAKE_READABLE = "DELETE FROM unread WHERE type = ANY($1) RETURNING topic, headers, body"
+_READABLE = "SELECT event_id, topic, headers, body FROM unread WHERE type = ANY($1) ORDER BY event_id LIMIT $2"
+_FORGET = "DELETE FROM unread WHERE event_id = ANY($1)"
+READABLE_ROWS_MAX = 1000
 
 
 class Inbox:
@@ -54,7 +57,7 @@ class Inbox:
 
         Raises what `failures.tell` calls Later (Postgres is away): nothing is committed then; call again.
         """
-        events, unknown, unreadable = _sort(records)
+        events, unknown, unreadable = _sort([_storable(record) for record in records])
         if unknown:
             await self._keep(unknown)
         for record, error in unreadable:
@@ -69,12 +72,20 @@ class Inbox:
                 await self._handle_alone(event)
 
     async def take_what_became_readable(self) -> int:
-        """At start: handle the events that an older build could not read. Returns how many."""
-        async with self._database.transaction() as connection:
-            rows = await connection.fetch(_TAKE_READABLE, list(REGISTRY))
-            events, _, _ = _sort([Record(row["topic"], "", row["headers"], row["body"]) for row in rows])
-            await self._handle_in(connection, events)
-        return len(rows)
+        """At start: handle the events that an older build could not read, as `take` does. Returns how many.
+
+        They are forgotten after they were handled: a crash in between handles them again, and each is handled once.
+        """
+        taken = 0
+        while True:
+            async with self._database.connection() as connection:
+                rows = await connection.fetch(_READABLE, [*REGISTRY, *UPCASTS], READABLE_ROWS_MAX)
+            if not rows:
+                return taken
+            await self.take([Record(row["topic"], "", row["headers"], row["body"]) for row in rows])
+            async with self._database.connection() as connection:
+                await connection.execute(_FORGET, [row["event_id"] for row in rows])
+            taken += len(rows)
 
     async def _redrive(self, connection: Connection, orders: Sequence[Event[Fact]]) -> None:
         """Every service answers for its own dead letters."""
@@ -125,12 +136,17 @@ class Inbox:
             )
 
     async def _put_aside(self, record: Record, event_id: UUID, error: Exception) -> None:
-        """A poison event becomes a dead letter of its case; its partition flows on."""
+        """A poison event becomes a dead letter of its case; its partition flows on.
+
+        News of a dead letter becomes none: that one is open already, and one about it would be news again, for ever.
+        """
         failure = tell(error)
         log.error("an event cannot be handled", type=record.headers.get("ce_type"), error=type(error).__name__)
         async with self._database.transaction() as connection:
             if event_id.int:
                 await connection.execute("INSERT INTO inbox (event_id) VALUES ($1) ON CONFLICT DO NOTHING", event_id)
+                if record.headers.get("ce_type") == DeadLetterRaised.TYPE:
+                    return
             await dead_letters.raise_for_event(
                 connection,
                 service=self._service,
@@ -155,6 +171,12 @@ def _sort(
         except UnreadableError as error:
             unreadable.append((record, error))
     return events, unknown, unreadable
+
+
+def _storable(record: Record) -> Record:
+    """Postgres keeps no NUL in a text; a header that held one shows it."""
+    headers = {name.replace("\0", "\ufffd"): value.replace("\0", "\ufffd") for name, value in record.headers.items()}
+    return record._replace(headers=headers)
 
 
 def _id_of(record: Record) -> UUID:

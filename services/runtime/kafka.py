@@ -216,7 +216,8 @@ class Link:
             ]
             began = asyncio.get_running_loop().time()
             await self._take_patiently(records, stop)
-            if (left := began + self._batch_seconds_min - asyncio.get_running_loop().time()) > 0:
+            left = began + self._batch_seconds_min - asyncio.get_running_loop().time()
+            if left > 0 and len(records) < BATCH_RECORDS_MAX:
                 await stop.wait(left)
 
         return broker

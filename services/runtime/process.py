@@ -6,7 +6,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,8 @@ from contracts.decision import Circumstances, Decision, FactQuery, Facts, Mode, 
 from contracts.events.cases import CaseChanged
 from contracts.proposed import Proposed
 from services.runtime.config import RuntimeSettings
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 SHIPPED = Path(__file__).resolve().parents[2] / "processes"
 
@@ -236,8 +238,14 @@ class Process:
         return hashlib.sha256(self.settings.model_dump_json().encode()).hexdigest()
 
     def max_age(self, door: str) -> timedelta:
-        """How old a basis of this door may be when it is answered."""
-        return timedelta(hours=self.settings.doors[door].max_age_hours)
+        """How old a basis of this door may be when it is answered. Through a door taken away nothing is answered."""
+        known = self.settings.doors.get(door)
+        return timedelta() if known is None else timedelta(hours=known.max_age_hours)
+
+    def starts_at(self, door: str) -> datetime:
+        """From when on cases of this door are answered. A door that was taken away since had opened long ago."""
+        known = self.settings.doors.get(door)
+        return _LONG_AGO if known is None else known.start_at
 
     def step_module(self, step: str, module: str) -> ModuleType:
         """`steps/<step>/<module>.py`."""

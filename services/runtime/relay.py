@@ -27,7 +27,7 @@ class Publisher(Protocol):
     async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
         """Hand the records over; returns when the broker has each, or with the reason why it never will.
 
-        Raises ConnectionError when the broker is not there: nothing may be assumed of any record.
+        Raises ConnectionError, also for no records, when the broker is not there: nothing may be assumed of any record.
         """
 
 
@@ -68,6 +68,7 @@ class Relay:
 
     async def publish_once(self) -> int:
         """Publish what waits, up to ROWS_MAX rows; returns how many there were."""
+        await self._publisher.publish([])  # a broker that is away is no reason to read a thousand rows each second
         async with self._database.connection() as connection:
             rows = await connection.fetch(self._take, ROWS_MAX)
         unpublished.labels(self._schema).set(len(rows))

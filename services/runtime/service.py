@@ -5,7 +5,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import uvicorn
@@ -38,9 +38,18 @@ def main(run: Callable[[], Awaitable[None]]) -> None:
     uvloop.run(run())  # type: ignore[arg-type]  # it is a coroutine function's result
 
 
-async def serve(*, app: Any, host: str, port: int, parts: Sequence[Part], grace_seconds: float) -> None:
+async def serve(
+    *,
+    app: Any,
+    host: str,
+    port: int,
+    parts: Sequence[Part],
+    grace_seconds: float,
+    http: type[asyncio.Protocol] | Literal["httptools"] = "httptools",
+) -> None:
     """Serve `app` and run `parts` until SIGTERM or SIGINT; then everything ends within `grace_seconds`.
 
+    `http` is uvicorn's protocol, or one that is built upon it.
     A part that fails ends the service with its error: the supervisor starts it again.
     """
     stop = Stop()
@@ -53,7 +62,7 @@ async def serve(*, app: Any, host: str, port: int, parts: Sequence[Part], grace_
             host=host,
             port=port,
             loop="uvloop",
-            http="httptools",
+            http=http,
             ws="none",
             proxy_headers=False,  # nobody here asks who the peer is
             server_header=False,

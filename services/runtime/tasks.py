@@ -26,6 +26,8 @@ from services.runtime.stop import Stop, Wake
 
 IDLE_SECONDS = 1.0
 """A worker looks this often even when nobody wakes it."""
+STORE_TRIES_MAX = 5
+"""Of one transaction that met another."""
 
 log = structlog.get_logger()
 finished_total = Counter("nightshift_tasks_finished_total", "Tasks by how they ended", ["service", "kind", "outcome"])
@@ -187,10 +189,28 @@ class Worker:
         return len(claims)
 
     async def _perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+        """Perform together, or, when that raises, each alone: what one piece raises is its own outcome.
+
+        Raises what says that Postgres is away: the leases expire, and the work is done again.
+        """
+        performed = await self._perform_and_renew(claims)
+        if not isinstance(performed, Exception):
+            return performed
+        if isinstance(performed, (*UNAVAILABLE, *CONTENDED)):
+            raise performed
+        log.warning("work raised", kind=self.kind, size=len(claims), error=type(performed).__name__)
+        if len(claims) == 1:
+            return [performed]
+        return [outcome for claim in claims for outcome in await self._perform([claim])]
+
+    async def _perform_and_renew(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception] | Exception:
         """Perform, and keep the lease meanwhile: it is short, so that a dead worker's work is soon another's."""
 
-        async def perform() -> Sequence[Outcome | Exception]:
-            return await self.perform(claims)
+        async def perform() -> Sequence[Outcome | Exception] | Exception:
+            try:
+                return await self.perform(claims)
+            except Exception as error:  # noqa: BLE001  # a group of tasks would wrap it
+                return error
 
         async with asyncio.TaskGroup() as group:
             performing = group.create_task(perform())
@@ -208,7 +228,7 @@ class Worker:
                     [claim.token for claim in claims],
                     timedelta(seconds=self.lease_seconds),
                 )
-        except UNAVAILABLE as error:
+        except (*UNAVAILABLE, *CONTENDED) as error:
             log.warning("a lease cannot be kept", kind=self.kind, error=type(error).__name__)
 
     async def claim(self) -> list[Claim]:
@@ -260,8 +280,17 @@ class Worker:
             wake.set()
 
     async def _complete(self, done: Sequence[tuple[Claim, Done]]) -> None:
+        """Write results in one transaction. Two that met are tried again at once: a lease is long, and the work dear."""
         if not done:
             return
+        for _ in range(STORE_TRIES_MAX - 1):
+            try:
+                return await self._complete_once(done)
+            except CONTENDED:
+                continue
+        return await self._complete_once(done)
+
+    async def _complete_once(self, done: Sequence[tuple[Claim, Done]]) -> None:
         async with self.database.transaction() as connection:
             rows = await connection.fetch(
                 _DONE, [c.case_id for c, _ in done], [c.kind for c, _ in done], [c.token for c, _ in done]

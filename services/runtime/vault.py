@@ -98,7 +98,7 @@ async def read_or_propose(
 
 
 async def make(connection: Connection, fresh: Mapping[str, bytes]) -> dict[str, CaseKeys]:
-    """For intake's redrives: a key for each case, made in the caller's transaction where there is none (never, or erased).
+    """For redrives: a key for each case, made in the caller's transaction where there is none (never, or erased).
 
     `fresh` brings one random key a case; where another transaction was faster, its key is the one returned.
     """

@@ -6,9 +6,11 @@ from datetime import timedelta
 import httpx
 import orjson
 import pytest
+from pydantic import JsonValue
 
 from connectors.protocol import PlainChange
 from connectors.zendesk import Zendesk
+from contracts.base import Json
 from contracts.basis import basis_of, version_of
 from contracts.decision import Request
 from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
@@ -41,9 +43,9 @@ async def zendesk(world: World) -> AsyncIterator[Zendesk]:
 
 
 @pytest.fixture
-def events(world: World) -> list[dict]:
+def events(world: World) -> list[Json]:
     """Every event that the world told of, in order."""
-    told: list[dict] = []
+    told: list[Json] = []
     world.zendesk.listeners.append(lambda _, siblings: told.extend(siblings))
     return told
 
@@ -54,12 +56,12 @@ def ticket(world: World) -> Ticket:
     return world.zendesk.create(ann.id, "Order", "Where is it?", channel="email")
 
 
-def reply(ticket: Ticket, text: str = "It is on its way.", *, public: bool = True, **more: object) -> Request:
-    body = {"ticket": {"comment": {"body": text, "public": public}, **more}}
+def reply(ticket: Ticket, text: str = "It is on its way.", *, public: bool = True, **more: JsonValue) -> Request:
+    body: Json = {"ticket": {"comment": {"body": text, "public": public}, **more}}
     return Request(kind="reply", connector="zendesk", object_id=str(ticket.id), semantics="conditional", body=body)
 
 
-def received(zendesk: Zendesk, events: list[dict]) -> list[PlainChange]:
+def received(zendesk: Zendesk, events: list[Json]) -> list[PlainChange]:
     return [one for event in events for one in zendesk.receive(event, orjson.dumps(event), START)]
 
 
@@ -162,7 +164,7 @@ async def test_the_connector_knows_who_it_is(zendesk: Zendesk) -> None:
 
 
 async def test_a_comment_has_one_name_one_basis_and_one_text_by_either_way(
-    zendesk: Zendesk, world: World, events: list[dict], ticket: Ticket, clock: Clock
+    zendesk: Zendesk, world: World, events: list[Json], ticket: Ticket, clock: Clock
 ) -> None:
     clock.tick(2)
     world.zendesk.comment(ticket.id, ticket.requester_id, "<p>Hello?</p>")

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import uvicorn
@@ -44,7 +45,7 @@ def connector(client: httpx.AsyncClient, base_url: str = "http://world", *, time
     )
 
 
-def world(clock: Clock, client: httpx.AsyncClient, **settings: object) -> World:
+def world(clock: Clock, client: httpx.AsyncClient, **settings: Any) -> World:
     return World(clock=clock, token=TOKEN, secret=SECRET, client=client, **settings)
 
 

@@ -95,8 +95,8 @@ class RunningIntake:
             return await connection.fetch(sql, *arguments)
 
     async def count(self, table: str) -> int:
-        (row,) = await self.rows(f"SELECT count(*) FROM {table}")
-        return row[0]
+        ((count,),) = await self.rows(f"SELECT count(*) FROM {table}")
+        return int(count)
 
     async def wrote_nothing(self) -> bool:
         tables = ("deliveries", "seen", "tallies", "outbox", "dead_letters", "vault.case_keys")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Literal
 from uuid import UUID
 
 import pytest
@@ -22,13 +23,15 @@ async def actor(migrated: MigratedDatabase) -> AsyncIterator[Bench]:
         yield made
 
 
-async def answer(actor: Bench, said: str = "approved", *, digest: str | None = None, name: str = "answer") -> None:
+async def answer(
+    actor: Bench, said: Literal["approved", "denied"] = "approved", *, digest: str | None = None, name: str = "answer"
+) -> None:
     asked = (await actor.said(ApprovalRequested))[-1]
     data = ApprovalAnswered(
         approval_id=asked.approval_id,
         answer=said,
         digest=digest or asked.digest,
-        by="Ada Example",  # type: ignore[arg-type]
+        by="Ada Example",
     )
     await actor.hear(event(name, data, case_id=case_of("1")))
 

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from contracts.base import Fact
 from contracts.basis import basis_of
 from contracts.envelope import Event
+from contracts.events.cases import CaseChanged
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.decisions import ApprovalRequested, DecisionMade
 from contracts.events.effects import EffectAttempted, EffectFailed
@@ -126,7 +128,7 @@ async def test_a_newer_basis_while_it_is_decided_makes_the_decision_stale(actor:
     ],
 )
 async def test_what_rules_cannot_allow_is_held_and_handed_over(
-    actor: Bench, proposal: dict[str, object], code: str
+    actor: Bench, proposal: dict[str, Any], code: str
 ) -> None:
     await actor.ask(**proposal)
     await actor.send()
@@ -242,6 +244,62 @@ async def test_a_duel_with_an_auto_responder_ends_at_the_limit_with_a_person(act
     assert ("hold", "case_held") in await verdicts(actor)
 
 
+async def test_notices_take_no_place_from_the_note_that_ends_a_duel(actor: Bench) -> None:
+    for _ in range(6):
+        await actor.ask(output={"confidence": 0.9, "answer": "Hi", "do": ("reply", "notice")})
+        for lane in (actor.pager, actor.lane):  # the notice goes first
+            while await lane.step():
+                pass
+        actor.outside.tick()
+
+    kinds = [c.request.kind for c in actor.outside.calls if c.request.kind != "notice"]
+    assert kinds == ["reply"] * actor.process.settings.limits.effects_per_case_hour + ["handover"]
+
+
+@pytest.mark.parametrize("confidence", [0.1, 0.9])
+async def test_a_note_that_cannot_be_written_stops_no_other_case(
+    actor: Bench, monkeypatch: pytest.MonkeyPatch, confidence: float
+) -> None:
+    def raising(*_: object) -> object:
+        raise KeyError("default")
+
+    monkeypatch.setattr(actor.process.effects, "handover", raising)
+    await actor.ask("1", confidence=confidence)
+    await actor.ask("2")
+    await actor.admin.execute(
+        "UPDATE actor.effects SET asked_at = asked_at - interval '2 days' WHERE case_id = $1", case_of("1")
+    )
+
+    await actor.send()
+
+    assert (await actor.states())["reply 2.1"] == "acknowledged"
+    assert [c.request.object_id for c in actor.outside.calls] == ["2"]
+
+
+async def test_through_a_door_that_was_taken_away_nothing_is_answered_and_a_person_is_told(actor: Bench) -> None:
+    await actor.ask("1")
+    change = actor.outside.says("2")
+    await actor.hear(await actor.sealed(change), await actor.proposal("2", [change]))
+    await actor.admin.execute("UPDATE actor.cases SET door = 'taken away'")
+
+    await actor.worker.step()
+    await actor.send()
+
+    assert [c.request.kind for c in actor.outside.calls] == ["handover", "handover"]
+    assert (await verdicts(actor))[-1] == ("hold", "too_old")
+
+
+async def test_a_stored_case_that_cannot_be_read_stops_no_other(actor: Bench) -> None:
+    changes = [actor.outside.says(ticket) for ticket in "12"]
+    await actor.hear(*[await actor.sealed(c) for c in changes])
+    await actor.hear(*[await actor.proposal(c.object_id, [c]) for c in changes])
+    await actor.admin.execute("UPDATE actor.cases SET body = '{}' WHERE case_id = $1", case_of("1"))
+
+    await actor.worker.step()
+
+    assert await actor.states() == {"reply 2.1": "planned"}
+
+
 def failures(basis: str) -> tuple[Event[Fact], Event[Fact]]:
     letter = DeadLetterRaised(
         dead_letter_id=named("letter"),
@@ -303,6 +361,7 @@ async def test_rules_are_told_how_often_a_label_came_and_who_else_is_waiting(act
     )
     change = actor.outside.says("3")
     data = (await actor.sealed(change)).data
+    assert isinstance(data, CaseChanged)
     with_party = data.model_copy(update={"fields": {**data.fields, "requester_id": "p"}})
     await actor.hear(event("with party", with_party, case_id=case_of("3")))
     await actor.hear(await actor.proposal("3", [change]))

@@ -5,14 +5,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from connectors.protocol import Acknowledged
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.failures import ConflictError, LaterError, PermanentError
+from services.actor.handlers import effect_sent
 from services.actor.outbound.lane import Lane
 from services.runtime.stop import Stop
 from tests.conftest import MigratedDatabase
-from tests.fakes.acting import Bench, bench
-from tests.fakes.destination import answer_lost, call_lost, lands_late, raises, swallowed
+from tests.fakes.acting import Bench, bench, case_of
+from tests.fakes.destination import Call, FakeDestination, answer_lost, call_lost, lands_late, raises, swallowed
 
 
 @pytest.fixture
@@ -118,6 +120,62 @@ async def test_a_first_call_that_lands_after_the_second_is_refused(actor: Bench)
     actor.outside.land()
 
     assert actor.outside.answers_most == 1
+
+
+async def test_a_first_call_that_lands_after_the_second_was_refused_for_good_leaves_one_answer(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick(60)
+    actor.outside.faults.extend([lands_late, raises(PermanentError("unprocessable", "422"))])
+    await actor.send()
+    await actor.hurry()
+    await actor.lane.step()  # reads back: not there yet
+    await actor.lane.step()  # the second call: 422, which proves nothing about the first
+    await actor.hurry()
+    await actor.lane.step()  # reads back: still not there
+    actor.outside.tick(60)
+    actor.outside.land()
+
+    for _ in range(6):
+        await actor.send()
+        await actor.hurry()
+
+    assert actor.outside.answers_most == 1
+    assert await actor.states() == {"reply 1.1": "observed"}
+
+
+async def test_a_stamp_that_a_stale_lease_brings_is_not_taken(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick()
+    actor.outside.says("1", author="system", public=False)
+    await actor.lane.step()  # 409: a fresh stamp is wanted
+    claimed, _ = await actor.lane._claim(1)
+    [stale] = claimed.claims
+    await actor.hurry()  # its lease is over
+    await actor.send()
+
+    async with actor.database.transaction() as connection:
+        await connection.execute("UPDATE effects SET state = 'planned'")
+        await effect_sent.refreshed(connection, stale, actor.process, "a stamp of another time", ())
+
+    assert stale.work == "refresh"
+    assert await actor.admin.fetchval("SELECT stamp FROM actor.effects") != "a stamp of another time"
+
+
+async def test_a_key_erased_while_the_ticket_is_read_ends_the_effect_and_stops_nobody(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick()
+    actor.outside.says("1", author="system", public=False)
+    stamp = actor.outside.current_stamp
+
+    async def erased_meanwhile(object_id: str) -> str:
+        await actor.admin.execute("SELECT vault.erase($1)", case_of("1"))
+        return await stamp(object_id)
+
+    actor.outside.current_stamp = erased_meanwhile  # type: ignore[method-assign]
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "superseded"}
+    assert [f.code for f in await actor.said(EffectFailed)] == ["conflict", "text_erased"]
 
 
 async def test_a_crash_between_call_and_outcome_is_read_back_by_another(actor: Bench) -> None:
@@ -360,6 +418,6 @@ async def test_two_senders_send_each_effect_once(actor: Bench) -> None:
     assert actor.outside.answers_most == 1
 
 
-def answer_lost_by_crash(outside: object, call: object) -> object:
-    outside.carry_out(call)  # type: ignore[attr-defined]
+def answer_lost_by_crash(outside: FakeDestination, call: Call) -> Acknowledged:
+    outside.carry_out(call)
     raise asyncio.CancelledError

@@ -5,10 +5,11 @@ import random
 
 import pytest
 
+from connectors.protocol import Acknowledged
 from contracts.failures import LaterError
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import Bench, bench, tiny
-from tests.fakes.destination import FakeDestination, answer_lost, call_lost, lands_late, raises, swallowed
+from tests.fakes.destination import Call, FakeDestination, answer_lost, call_lost, lands_late, raises, swallowed
 
 TICKETS = 6
 MOVES = 90
@@ -38,9 +39,9 @@ async def test_any_interleaving_answers_each_comment_at_most_once_and_forgets_no
 
         assert actor.outside.answers_most <= 1
         await assert_order(actor)
-        for ticket, thing in actor.outside.tickets.items():
+        for name, thing in actor.outside.tickets.items():
             told = [c for c in thing.written if c.public] or [c for c in thing.written if not c.public]
-            assert told, f"nobody answered {ticket} and no person was told"
+            assert told, f"nobody answered {name} and no person was told"
         unfinished = set((await actor.states()).values()) - {"observed", "superseded", "dead", "person"}
         assert unfinished == set()
 
@@ -75,7 +76,7 @@ async def move(actor: Bench, chance: random.Random) -> None:
         case "ask":
             outside.tick()
             await actor.ask(ticket)
-        case "note":
+        case _:  # note
             outside.tick()
             outside.says(ticket, author="system", public=False)
 
@@ -85,8 +86,8 @@ async def hear_everything(actor: Bench) -> None:
         await actor.hear(*[await actor.sealed(change) for change in thing.history])
 
 
-def crash_after(outside: FakeDestination, call: object) -> object:
-    outside.carry_out(call)  # type: ignore[arg-type]
+def crash_after(outside: FakeDestination, call: Call) -> Acknowledged:
+    outside.carry_out(call)
     raise asyncio.CancelledError
 
 

@@ -186,10 +186,11 @@ async def test_a_dead_letter_with_fifty_later_changes_is_redriven_to_one_proposa
     desk.model.answers = [BAD]
     await desk.hear(desk.outside.says("1"))
     await desk.worker.step()
+    later = []
     for _ in range(50):
         desk.outside.tick()
-        newest = desk.outside.says("1")
-        await desk.hear(newest)
+        later.append(desk.outside.says("1"))
+        await desk.hear(later[-1])
     blocked = await desk.worker.step()
     desk.model.answers = [GOOD]
     await desk.admin.execute("UPDATE classifier.dead_letters SET redriven_at = clock_timestamp()")
@@ -199,7 +200,7 @@ async def test_a_dead_letter_with_fifty_later_changes_is_redriven_to_one_proposa
 
     [made] = await proposals(desk)
     assert blocked == 0
-    assert made.basis.startswith(newest.version)
+    assert made.basis.startswith(later[-1].version)
 
 
 async def test_a_worker_that_died_leaves_its_work_to_another_and_one_proposal(desk: Bench) -> None:
@@ -211,3 +212,44 @@ async def test_a_worker_that_died_leaves_its_work_to_another_and_one_proposal(de
     await desk.worker.finish(died, await desk.worker.perform(died))
 
     assert len(await proposals(desk)) == 1
+
+
+async def says_status(desk: Bench, status: str) -> None:
+    """Staff change the ticket's status, with a note that the customer does not see."""
+    desk.outside.tick()
+    note = desk.outside.says("1", author="system", public=False)
+    await desk.hear(replace(note, fields={"status": status}))
+
+
+@pytest.mark.parametrize("claimed_meanwhile", [True, False])
+async def test_a_ticket_that_was_gone_when_its_turn_came_and_comes_back_is_proposed_for(
+    desk: Bench, *, claimed_meanwhile: bool
+) -> None:
+    await desk.hear(desk.outside.says("1"))
+    await says_status(desk, "closed")
+    if claimed_meanwhile:
+        claims = await desk.worker.claim()
+        outcomes = await desk.worker.perform(claims)
+        await says_status(desk, "open")
+        await desk.worker.finish(claims, outcomes)
+    else:
+        await desk.worker.step()
+        await says_status(desk, "open")
+    await desk.worker.step()
+    await desk.worker.step()
+
+    assert len(await proposals(desk)) == 1
+
+
+async def test_a_question_that_was_none_after_all_leaves_the_one_before_it_to_be_answered(desk: Bench) -> None:
+    first = desk.outside.says("1")
+    await desk.hear(first)
+    desk.outside.tick()
+    second = desk.outside.says("1", author="system", public=False)
+    mistaken = replace(second, author="customer", hint=True, identity="without an author")
+    await desk.hear(mistaken)
+
+    await desk.worker.step()
+
+    [made] = await proposals(desk)
+    assert made.basis.startswith(first.version)

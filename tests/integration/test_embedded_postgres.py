@@ -114,11 +114,11 @@ def test_a_cluster_that_was_made_half_is_made_anew(folder: Path) -> None:
 async def test_over_tcp_the_password_of_the_folder_is_needed(folder: Path, free_port: int) -> None:
     with EmbeddedPostgres(folder / "pg", tcp_port=free_port) as server:
         password = (server.folder / "password").read_text()
-        at = {"host": "127.0.0.1", "port": free_port, "user": "postgres", "database": "nightshift"}
-        connection = await asyncpg.connect(**at, password=password)
+        at = f"postgresql://postgres@127.0.0.1:{free_port}/nightshift"
+        connection = await asyncpg.connect(at, password=password)
         await connection.close()
         with pytest.raises(asyncpg.InvalidPasswordError):
-            await asyncpg.connect(**at, password="wrong")
+            await asyncpg.connect(at, password="wrong")
 
 
 def test_a_setting_that_postgres_refuses_is_shown_with_its_words(folder: Path) -> None:

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from connectors.zendesk import webhooks
+from contracts.base import Fact
 from contracts.envelope import Event, decode
 from contracts.events.cases import CaseChanged, CaseOpened
 from contracts.events.control import RedriveRequested
@@ -39,7 +40,7 @@ OPEN = "/webhooks/support/open"
 UNREADABLE = b'{"type": "zen:event-type:ticket.created", "id": "t1", "detail": {"subject": "purple elephants"}}'
 
 
-async def events(running: RunningIntake) -> list[Event]:
+async def events(running: RunningIntake) -> list[Event[Fact]]:
     rows = await running.rows("SELECT headers, body FROM outbox ORDER BY id")
     return [decode(row["headers"], row["body"]) for row in rows]
 

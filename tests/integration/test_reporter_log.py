@@ -15,6 +15,7 @@ from services.reporter.domain.log import Entry
 from services.reporter.domain.projection import Projected
 from services.reporter.domain.sla import Policy
 from services.reporter.handlers.append import Appender, Projector
+from services.reporter.handlers.rebuild import rebuild as rebuild_tables
 from services.reporter.outbound.event_log import PostgresStore, digest
 from services.reporter.outbound.rebuilding import RebuildRunsError, projected_by, rebuilding
 from services.runtime.postgres import Database, connect
@@ -122,6 +123,26 @@ async def test_a_case_that_cannot_be_projected_is_in_the_log_and_spoils_no_other
     assert await value(database, "SELECT count(*) FROM projections WHERE kind = 'case'") == 2
     await rebuild(database, POLICIES)
     assert await value(database, "SELECT count(*) FROM projections WHERE kind = 'case'") == 3
+
+
+async def test_a_case_that_cannot_be_projected_spoils_no_rebuild(database: Database) -> None:
+    await appender(database).take(records(night(3)))
+
+    async with rebuilding(database) as tables:
+        await rebuild_tables(tables, _Clumsy(POLICIES), version="new", progress=lambda _: None)
+
+    assert await value(database, "SELECT count(*) FROM projections WHERE kind = 'case'") == 2
+    assert await projected_by(database) == "new"
+
+
+async def test_an_event_whose_time_has_no_offset_is_unread_and_spoils_nothing_of_its_case(database: Database) -> None:
+    *told, last = records(night(1))
+    odd = last._replace(headers={**last.headers, "ce_time": "2026-11-22T01:00:00"})
+
+    await appender(database).take([*told, odd])
+
+    assert await value(database, "SELECT count(*) FROM projections WHERE kind = 'case'") == 1
+    assert await value(database, "SELECT count(*) FROM projections WHERE kind = 'unread'") == 1
 
 
 def batches(told: Sequence[Record], cuts: Sequence[int]) -> list[list[Record]]:

@@ -11,11 +11,13 @@ from pydantic import JsonValue
 
 from contracts.decision import Action, Mode, Reason, Request
 
-UNBOUND_KINDS = frozenset({"handover", "notice"})
-"""They tell a person something and answer no customer, so no newer basis makes them wrong."""
 GONE_CODES = frozenset({"gone", "deleted", "closed"})
 """The object can never be written again: there is nothing left to do, and nothing for a person to mend."""
 HANDOVER = "handover"
+NOTICE = "notice"
+"""Goes to people beside the case: it is no part of a duel, and takes nobody's place under the limit."""
+UNBOUND_KINDS = frozenset({HANDOVER, NOTICE})
+"""They tell a person something and answer no customer, so no newer basis makes them wrong."""
 SETTLED_SECONDS = 2.0
 """Zendesk's stamps have a resolution of a second: after two, whatever landed under a stamp can be seen."""
 

@@ -26,7 +26,7 @@ GROUP BY label
 _FIRST_HOUR = "SELECT hour FROM label_hours WHERE process = $1 ORDER BY hour LIMIT 1"
 _EFFECTS = """
 SELECT case_id, count(*) AS effects FROM effects
-WHERE case_id = ANY($1) AND attempted_at > $2::timestamptz - interval '1 hour' GROUP BY case_id
+WHERE case_id = ANY($1) AND kind <> 'notice' AND attempted_at > $2::timestamptz - interval '1 hour' GROUP BY case_id
 """
 _COUNT = """
 INSERT INTO label_hours AS h (process, label, hour, count)

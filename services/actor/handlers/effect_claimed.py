@@ -38,7 +38,7 @@ WITH e AS MATERIALIZED (
 SELECT e.*, c.door, c.object_id AS case_object, c.body, c.basis AS newest, clock_timestamp() AS now,
        (SELECT a.state FROM approvals a WHERE a.approval_id = e.approval_id) AS approval_state,
        (SELECT count(*) FROM effects o WHERE o.case_id = e.case_id AND o.effect_key <> e.effect_key
-        AND o.attempted_at > clock_timestamp() - interval '1 hour') AS effects_last_hour,
+        AND o.kind <> 'notice' AND o.attempted_at > clock_timestamp() - interval '1 hour') AS effects_last_hour,
        EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = e.case_id AND d.redriven_at IS NULL) AS buried,
        EXISTS (SELECT 1 FROM holds h WHERE h.case_id = e.case_id AND h.released_at IS NULL) AS held,
        (SELECT jsonb_object_agg(m.action, m.mode) FROM control.modes m WHERE m.process = e.process) AS switched

@@ -5,7 +5,7 @@ What nobody knows of holds the case: somebody used our account.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from connectors.protocol import Written
@@ -176,7 +176,7 @@ async def _hold(connection: Connection, process: Process, case_id: str, strange:
     """Somebody wrote with our account: until staff answer in public the case is a person's."""
     processes: Mapping[str, Process] = {process.name: process}
     stored = (await cases.read(connection, processes, [case_id]))[case_id]
-    start_at: datetime = process.settings.doors[stored.door].start_at
+    start_at = process.starts_at(stored.door)
     for found in strange:
         if found.at < start_at:
             continue

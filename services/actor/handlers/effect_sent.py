@@ -7,6 +7,7 @@ from connectors.protocol import Acknowledged, PlainChange, Written
 from contracts.envelope import Event
 from contracts.events.effects import EffectAcknowledged
 from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
+from contracts.sealed import UnsealableError
 from services.actor.domain import effect
 from services.actor.handlers import ledger
 from services.actor.handlers.case_changed import after_folding
@@ -38,7 +39,7 @@ UPDATE effects SET state = 'unknown', code = $2, token = token + 1, stamp_reused
 WHERE effect_key = $1
 """
 _REFUSED = """
-UPDATE effects SET state = 'unknown', code = $2, token = token + 1, conflicted = true, available_at = clock_timestamp()
+UPDATE effects SET state = 'unknown', code = $2, token = token + 1, conflicted = $3, available_at = clock_timestamp()
 WHERE effect_key = $1
 """
 _CONFLICT = "UPDATE effects SET stamp = NULL, needs_refresh = true WHERE effect_key = $1"
@@ -52,7 +53,7 @@ WHERE effect_key = $1
 """
 _REFRESHED = """
 UPDATE effects SET stamp = $2, needs_refresh = false, token = token + 1, available_at = clock_timestamp()
-WHERE effect_key = $1 AND state = 'planned'
+WHERE effect_key = $1 AND state = 'planned' AND token = $3
 """
 
 
@@ -98,8 +99,9 @@ async def not_done(connection: Connection, claim: Claim, process: Process, failu
     spent = row["tries"] >= process.settings.limits.attempts_max
     match failure:
         case ConflictError() | PermanentError() if row["stamp_reused"]:
-            # This attempt was refused, but an earlier one under the same stamp may be the reason: look first.
-            await connection.execute(_REFUSED, claim.key, failure.code)
+            # This attempt was refused, but an earlier one under the same stamp may be the reason: look first. Only a
+            # conflict says that the earlier one cannot land any more; after any other refusal it still may.
+            await connection.execute(_REFUSED, claim.key, failure.code, isinstance(failure, ConflictError))
         case ConflictError() if spent:
             await die(connection, process, row, claim.stored, failure.code, str(failure))
         case ConflictError():
@@ -157,14 +159,22 @@ async def cannot_read(connection: Connection, claim: Claim, process: Process, fa
 async def refreshed(
     connection: Connection, claim: Claim, process: Process, stamp: str, changes: Sequence[PlainChange]
 ) -> None:
-    """The object was read after `stamp` was taken: what is new is folded, and the next claim decides on it."""
+    """The object was read after `stamp` was taken: what is new is folded, and the next claim decides on it.
+
+    The news counts whoever brings it; the stamp only while the lease is held.
+    """
     stored = claim.stored
     now: datetime = await connection.fetchval("SELECT clock_timestamp()")
     keys = (await vault.read(connection, [stored.case_id]))[stored.case_id]
-    sealed = [seal_change(change, door=stored.door, keys=keys, received_at=now) for change in changes]
+    try:
+        sealed = [seal_change(change, door=stored.door, keys=keys, received_at=now) for change in changes]
+    except UnsealableError:
+        if await connection.fetchrow(_OURS, claim.key, claim.row["token"]) is not None:
+            await ledger.end(connection, claim.key, state="superseded", code="text_erased")
+        return
     if sealed:
         change = cases.Change(stored.process, stored.door, stored.object_id, [cases.folding(c) for c in sealed])
         processes: Mapping[str, Process] = {process.name: process}
         after = await cases.update(connection, processes, {stored.case_id: change})
         await after_folding(connection, processes, after, [], [])
-    await connection.execute(_REFRESHED, claim.key, stamp)
+    await connection.execute(_REFRESHED, claim.key, stamp, claim.row["token"])

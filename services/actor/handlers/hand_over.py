@@ -65,12 +65,16 @@ async def hand_over(
                 )
             except UnsealableError:
                 log.warning("a case whose text was erased is not handed over", process=name)
+            except Exception as error:  # noqa: BLE001  # a process's own code; it must not stop what it is about
+                log.error(  # noqa: TRY400  # a traceback may quote people's text
+                    "a handover cannot be written", process=name, case_id=want.stored.case_id, error=type(error).__name__
+                )
     fresh = await ledger.plan(connection, planned)
     return {case_id: tuple(p.key for p in planned if p.case_id == case_id and p.key in fresh) for case_id in case_ids}
 
 
 def _is_ours_to_tell(process: Process, stored: StoredCase) -> bool:
-    return process.case.opened_at(stored.case) >= process.settings.doors[stored.door].start_at
+    return process.case.opened_at(stored.case) >= process.starts_at(stored.door)
 
 
 def _render(

@@ -83,7 +83,7 @@ def _situation(process: Process, question: Question) -> gate.Situation:
         already_decided=question.already_decided,
         opened_at=process.case.opened_at(case),
         asked_at=process.case.asked_at(case),
-        start_at=process.settings.doors[door].start_at,
+        start_at=process.starts_at(door),
         max_age=process.max_age(door),
         now=question.now,
         held=question.held,

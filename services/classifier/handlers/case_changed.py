@@ -42,7 +42,7 @@ class CaseChangedHandler:
         basis = process.case.basis(case)
         if basis is None or not process.case.awaits_answer(case):
             return None
-        if process.case.opened_at(case) < process.settings.doors[stored.door].start_at:
+        if process.case.opened_at(case) < process.starts_at(stored.door):
             return None
         return Wanted(
             case_id=stored.case_id,

@@ -29,6 +29,12 @@ UPDATE tasks t SET basis = r.basis FROM unnest($1::text[], $2::text[]) r(case_id
 WHERE t.case_id = r.case_id AND t.kind = 'propose' AND t.basis < r.basis
 """
 
+_ASK_AGAIN = """
+UPDATE tasks t SET state = CASE WHEN r.waits THEN 'open' ELSE t.state END,
+       basis = CASE WHEN r.waits THEN t.basis ELSE '' END, available_at = clock_timestamp()
+FROM unnest($1::text[], $2::boolean[]) r(case_id, waits) WHERE t.case_id = r.case_id AND t.kind = 'propose'
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -64,19 +70,31 @@ class Proposing:
         return [task.result() for task in asked]
 
     async def store(self, connection: Connection, finished: Sequence[tuple[Claim, Done]]) -> None:
-        """Keep what was read outside, so that nobody reads or asks again for it."""
-        read = [done.result for _, done in finished if isinstance(done.result, Read)]
-        if not read:
+        """Keep what was read outside, so that nobody reads or asks again for it.
+
+        Where nobody waited for an answer, the same basis is asked for again as soon as somebody does (a ticket that
+        comes back): at once, where that was told while this was under way.
+        """
+        idle = [claim.case_id for claim, done in finished if not done.events]
+        read = {claim.case_id: done.result for claim, done in finished if isinstance(done.result, Read)}
+        if not idle and not read:
             return
-        await cases.update(
-            connection,
-            {self.process.name: self.process},
-            {
-                r.stored.case_id: Change(r.stored.process, r.stored.door, r.stored.object_id, [merging(r.stored.case)])
-                for r in read
-            },
-        )
-        await connection.execute(_SETTLE_BASIS, [r.stored.case_id for r in read], [r.basis for r in read])
+        processes: Mapping[str, Process] = {self.process.name: self.process}
+        await cases.lock(connection, [*idle, *read])
+        if read:
+            changes = {
+                case_id: Change(r.stored.process, r.stored.door, r.stored.object_id, [merging(r.stored.case)])
+                for case_id, r in read.items()
+            }
+            await cases.update(connection, processes, changes)
+            asked = [case_id for case_id in read if case_id not in idle]
+            await connection.execute(_SETTLE_BASIS, asked, [read[case_id].basis for case_id in asked])
+        now = await cases.read(connection, processes, idle)
+        waits = [self._waits(now[case_id]) for case_id in idle]
+        await connection.execute(_ASK_AGAIN, idle, waits)
+
+    def _waits(self, stored: StoredCase) -> bool:
+        return self.process.case.basis(stored.case) is not None and self.process.case.awaits_answer(stored.case)
 
     async def _one(self, claim: Claim, stored: StoredCase, keys: CaseKeys, now: datetime) -> Outcome | Exception:
         try:
@@ -93,7 +111,7 @@ class Proposing:
             stored = await self._complete(run, stored)
             read = Read(stored, module.basis(stored.case) or run.claim.basis)
         basis = module.basis(stored.case)
-        if basis is None or basis < run.claim.basis or not module.awaits_answer(stored.case):
+        if basis is None or not module.awaits_answer(stored.case):
             return Done((), read)  # answered, gone, or nothing was asked after all
         case = module.reveal(stored.case, run.keys.unseal)
         facts = await read_facts(self.process.facts.queries(case), self.sources)

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP, as a bare ASGI callable: it is the hottest path there is.
+"""Webhooks over HTTP, as a bare ASGI callable: every answer that there is. quick.py spares the usual ones the detour.
 
 | status | reason | when |
 |---|---|---|
@@ -14,17 +14,17 @@ Everything but 202 and 503 costs no look at the database.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 import structlog
 from prometheus_client import Counter, Histogram
 
 from connectors.protocol import RejectedDeliveryError
-from services.ingest.domain.delivery import Outcome
+from services.ingest.domain.delivery import Delivery, Outcome
 from services.ingest.handlers.webhook import OpenDoor, read_delivery
-from services.ingest.ports import Clock, Intake, IntakeUnavailableError, Trace
+from services.ingest.ports import Clock, Intake, IntakeUnavailableError, Told, Trace
 from services.runtime.health import HealthApp, Receive, Scope, Send, respond
 
 PREFIX = "/webhooks/"
@@ -38,6 +38,14 @@ _BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1, 
 log = structlog.get_logger()
 webhooks_total = Counter("nightshift_webhooks_total", "Webhooks by how they were answered", ["source", "outcome"])
 webhook_seconds = Histogram("nightshift_webhook_seconds", "From a webhook's headers to its answer", buckets=_BUCKETS)
+
+
+class Answer(NamedTuple):
+    """An HTTP answer; the body is JSON."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = {}
 
 
 class _SenderLeftError(Exception):
@@ -124,21 +132,46 @@ class WebhookApp:
         started = time.perf_counter()
         self._hands += 1
         try:
-            await self._webhook(scope, receive, send)
+            answer = await self._webhook(scope, receive)
         except RejectedDeliveryError as error:
-            await self._refuse(send, scope, error)
+            answer = self._refusal(scope, error)
         except IntakeUnavailableError as error:
-            self._count(scope, error.reason)
-            body = orjson.dumps({"error": error.reason, "mend": error.mend})
-            await respond(send, 503, body, headers={"retry-after": str(error.retry_after_seconds)})
+            answer = self._unavailable(scope["path"], error)
         except _SenderLeftError:
-            self._count(scope, "left")
+            self._count(scope["path"], "left")
+            return None
         finally:
             self._hands -= 1
-        webhook_seconds.observe(time.perf_counter() - started)
-        return None
+            webhook_seconds.observe(time.perf_counter() - started)
+        return await respond(send, answer.status, answer.body, headers=answer.headers)
 
-    async def _webhook(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def take(self, path: str, headers: Mapping[str, str], body: bytes, tell: Callable[[Answer], None]) -> bool:
+        """Take a whole POST and `tell` the answer once it is known; False, and no trace of it, if it is to be refused.
+
+        The way of the usual webhook (quick.py): what is refused is asked again as an ASGI request.
+        """
+        started = time.perf_counter()
+        door = self._doors.get(path)
+        if door is None or self._hands >= self._hands_max:
+            return False
+
+        def answered(outcome: Told) -> None:
+            self._hands -= 1
+            webhook_seconds.observe(time.perf_counter() - started)
+            if isinstance(outcome, IntakeUnavailableError):
+                tell(self._unavailable(path, outcome))
+            else:
+                tell(self._acceptance(path, delivery, outcome))
+
+        try:
+            delivery = self._read(door, headers, body)
+            self._intake.submit(delivery, answered)
+        except (RejectedDeliveryError, IntakeUnavailableError):
+            return False
+        self._hands += 1
+        return True
+
+    async def _webhook(self, scope: Scope, receive: Receive) -> Answer:
         path = scope["path"]
         door = self._doors.get(path)
         if door is None:
@@ -149,17 +182,23 @@ class WebhookApp:
             raise IntakeUnavailableError("busy", "deliver again later", retry_after_seconds=1)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         _check_headers(headers, door.settings.body_bytes_max)
-        body = await self._body(receive, door.settings.body_bytes_max)
-        delivery = read_delivery(
-            door, headers, body, now=self._clock(), traceparent=self._trace(headers.get("traceparent"))
-        )
-        outcome = await self._intake.store(delivery)
+        delivery = self._read(door, headers, await self._body(receive, door.settings.body_bytes_max))
+        return self._acceptance(path, delivery, await self._intake.store(delivery))
+
+    def _read(self, door: OpenDoor, headers: Mapping[str, str], body: bytes) -> Delivery:
+        _check_headers(headers, door.settings.body_bytes_max)
+        trace = self._trace(headers.get("traceparent"))
+        return read_delivery(door, headers, body, now=self._clock(), traceparent=trace)
+
+    def _acceptance(self, path: str, delivery: Delivery, outcome: Outcome) -> Answer:
         self._counters[path, outcome].inc()
-        answer = b'{"delivery":"%s","duplicate":%s}' % (
-            delivery.delivery_id.encode(),
-            b"true" if outcome == "duplicate" else b"false",
-        )
-        await respond(send, 202, answer)
+        told = b'{"delivery":"%s","duplicate":%s}'
+        return Answer(202, told % (delivery.delivery_id.encode(), b"true" if outcome == "duplicate" else b"false"))
+
+    def _unavailable(self, path: str, error: IntakeUnavailableError) -> Answer:
+        self._count(path, error.reason)
+        body = orjson.dumps({"error": error.reason, "mend": error.mend})
+        return Answer(503, body, {"retry-after": str(error.retry_after_seconds)})
 
     async def _body(self, receive: Receive, bytes_max: int) -> bytes:
         """The whole body. Raises RejectedDeliveryError as soon as it is too large, or too slow."""
@@ -187,18 +226,17 @@ class WebhookApp:
         finally:
             self._reading.end(task)
 
-    async def _refuse(self, send: Send, scope: Scope, error: RejectedDeliveryError) -> None:
-        self._count(scope, error.reason)
+    def _refusal(self, scope: Scope, error: RejectedDeliveryError) -> Answer:
+        self._count(scope["path"], error.reason)
         headers = {}
         if error.status == 405:  # noqa: PLR2004  # Method Not Allowed names the methods
             headers["allow"] = "POST"
         elif error.status == 408 or (error.status == 413 and not _is_read_past(scope)):  # noqa: PLR2004  # what is still to come is not read
             headers["connection"] = "close"
-        body = orjson.dumps({"error": error.reason, "mend": error.mend})
-        await respond(send, error.status, body, headers=headers)
+        return Answer(error.status, orjson.dumps({"error": error.reason, "mend": error.mend}), headers)
 
-    def _count(self, scope: Scope, outcome: str) -> None:
-        door = self._doors.get(scope["path"])
+    def _count(self, path: str, outcome: str) -> None:
+        door = self._doors.get(path)
         webhooks_total.labels("unknown" if door is None else f"{door.process}/{door.name}", outcome).inc()
 
 

@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import Gauge, Histogram
 
 from services.ingest.domain.delivery import Delivery, Outcome, Unreadable
-from services.ingest.ports import IntakeUnavailableError, Store, Wake
+from services.ingest.ports import IntakeUnavailableError, Store, Told, Wake
 from services.runtime.failures import Never, tell
 from services.runtime.postgres import CONTENDED, UNAVAILABLE
 
@@ -30,7 +30,8 @@ group_rows = Histogram(
     "nightshift_intake_group_rows", "Deliveries in one commit", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
 )
 
-_Waiting = tuple[Delivery, "asyncio.Future[Outcome]"]
+_Reply = Callable[[Told], None]
+_Waiting = tuple[Delivery, _Reply]
 
 
 class Writers:
@@ -44,7 +45,21 @@ class Writers:
         waiting_rows.set_function(lambda: sum(writer.waiting for writer in writers))
 
     async def store(self, delivery: Delivery) -> Outcome:
-        return await self._writers[hash(delivery.case_ids[0]) % len(self._writers)].store(delivery)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def reply(outcome: Told) -> None:
+            if future.done():  # the sender has left
+                return
+            if isinstance(outcome, IntakeUnavailableError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.submit(delivery, reply)
+        return await future
+
+    def submit(self, delivery: Delivery, reply: _Reply) -> None:
+        self._writers[hash(delivery.case_ids[0]) % len(self._writers)].submit(delivery, reply)
 
     async def run(self) -> None:
         """Write until closed and nothing waits."""
@@ -87,15 +102,13 @@ class Writer:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    async def store(self, delivery: Delivery) -> Outcome:
-        """Return when the delivery is committed, or was before. Raises IntakeUnavailableError."""
+    def submit(self, delivery: Delivery, reply: _Reply) -> None:
+        """See ports.Intake."""
         if len(self._waiting) >= self._waiting_max or self._waiting_bytes >= WAITING_BYTES_MAX:
             raise IntakeUnavailableError("busy", "deliver again later", retry_after_seconds=RETRY_AFTER_SECONDS)
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((delivery, future))
+        self._waiting.append((delivery, reply))
         self._waiting_bytes += len(delivery.body)
         self._something.set()
-        return await future
 
     async def run(self) -> None:
         """Write until closed and nothing waits."""
@@ -133,13 +146,13 @@ class Writer:
             for one in group:
                 await self._commit_alone(one)
         else:
-            for (_, future), outcome in zip(group, outcomes, strict=True):
-                _answer(future, outcome)
+            for (_, reply), outcome in zip(group, outcomes, strict=True):
+                reply(outcome)
         self._committed()
 
     async def _commit_alone(self, one: _Waiting) -> None:
         """Write one of a group that failed; what fails again is put aside for a person."""
-        delivery, future = one
+        delivery, reply = one
         for _ in range(CONTENDED_TRIES_MAX):
             try:
                 outcomes = await self._write([delivery])
@@ -149,11 +162,11 @@ class Writer:
                 continue
             except Exception as error:  # noqa: BLE001  # what it is, `tell` knows
                 return await self._put_aside(one, error)
-            return _answer(future, outcomes[0])
+            return reply(outcomes[0])
         return self._nobody_is_served([one], None)
 
     async def _put_aside(self, one: _Waiting, error: Exception) -> None:
-        delivery, future = one
+        delivery, reply = one
         failure = tell(error)
         why = Unreadable(
             failure.code, failure.message if isinstance(failure, Never) else f"cannot be stored: {type(error).__name__}"
@@ -163,7 +176,7 @@ class Writer:
             outcomes = await self._write([self._set_aside(delivery, why)])
         except Exception as again:  # noqa: BLE001  # not even as a dead letter: the sender keeps it, and is told so
             return self._nobody_is_served([one], again)
-        return _answer(future, outcomes[0])
+        return reply(outcomes[0])
 
     async def _write(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
         async with asyncio.timeout(self._write_seconds_max):
@@ -176,15 +189,9 @@ class Writer:
         if isinstance(error, UNAVAILABLE):
             self._waiting.clear()
             self._waiting_bytes = 0
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(
-                    IntakeUnavailableError(
-                        "storage_unavailable", "deliver again later", retry_after_seconds=RETRY_AFTER_SECONDS
-                    )
+        for _, reply in waiting:
+            reply(
+                IntakeUnavailableError(
+                    "storage_unavailable", "deliver again later", retry_after_seconds=RETRY_AFTER_SECONDS
                 )
-
-
-def _answer(future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
-    if not future.done():  # the sender may have left
-        future.set_result(outcome)
+            )

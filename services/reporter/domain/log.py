@@ -101,9 +101,9 @@ def _uuid(raw: str | None) -> UUID | None:
 
 
 def _time(raw: str | None) -> datetime:
-    """The event's time; one without an offset is damaged, and damaged is NO_TIME."""
+    """The event's time; one without an offset, or outside the calendar, is damaged, and damaged is NO_TIME."""
     try:
         time = datetime.fromisoformat(raw or "")
-    except ValueError:
+        return NO_TIME if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         return NO_TIME
-    return NO_TIME if time.tzinfo is None else time.astimezone(UTC)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Literal
 
 from contracts.base import Contract, Json
+from contracts.basis import version_of
 from contracts.events.cases import CaseChanged
 from contracts.events.control import ProcessPaused, ProcessResumed
 from contracts.events.decisions import DecisionMade
@@ -25,9 +26,11 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
+NOT_CONNECTED = "not_connected"
+"""The code of an effect whose destination has no address: it was certainly not sent."""
 
 Kind = Literal["case", "run", "error", "dead_letter", "approval", "sla", "unread", "sums"]
 
@@ -144,25 +147,37 @@ def _state(
     if (unsent := next((e for e in done if e.state in effects.OPEN), None)) is not None:
         why = f" ({unsent.code})" if unsent.code else ""
         return "acting", f"{unsent.kind or 'an effect'} that is not sent yet{why}"
-    if (person := next((e for e in done if e.state == "person"), None)) is not None:
-        return "held", f"a person: whether {person.kind} was done is unknown"
+    if (doubtful := next((e for e in done if _is_doubtful(history, e)), None)) is not None:
+        return "held", f"a person: whether {doubtful.kind} was done is unknown"
     if any(run.state == "open" for run in found_runs):
         return "working", "a decision"
     return ("seen", None) if decided is None else _decided(history, decided, done)
 
 
+def _is_doubtful(history: History, effect: EffectRow) -> bool:
+    """Whether nobody can tell if it was done. What was never sent is certain, and a person's answer ends the doubt."""
+    if effect.state != "person" or effect.code == NOT_CONNECTED or effect.at is None:
+        return False
+    return not any(reply.by == "staff" and reply.at > effect.at for reply in sla.replies_of(history))
+
+
 def _decided(history: History, decided: DecisionMade, done: tuple[EffectRow, ...]) -> tuple[CaseState, str | None]:
-    """Where a case stands that was decided and of which nothing is left to send."""
-    match decided.verdict:
-        case "execute":
-            return ("answered" if any(e.public and e.state in effects.REACHED for e in done) else "done"), None
-        case "ignore":
-            return "ignored", None
-        case "hold" | "refuse":
-            replies = sla.replies_of(history)
-            if any(reply.by == "staff" and reply.at >= decided.decided_at for reply in replies):
-                return "answered", None
-            return ("held" if decided.verdict == "hold" else "refused"), "a person who takes the case"
+    """Where a case stands whose newest basis was decided and of which nothing is left to send."""
+    if decided.verdict == "ignore":
+        return "ignored", None
+    answering = [effect for effect in done if effect.effect_key.endswith(f"|{decided.basis}")]
+    asked_at = decided.basis.partition("|")[0]
+    by_staff = any(reply.by == "staff" and version_of(reply.at) > asked_at for reply in sla.replies_of(history))
+    if by_staff or any(effect.public and effect.state in effects.REACHED for effect in answering):
+        return "answered", None
+    if decided.verdict != "execute":
+        return ("held" if decided.verdict == "hold" else "refused"), "a person who takes the case"
+    if any(effect.kind == "handover" and effect.state in effects.REACHED for effect in answering):
+        return "held", "a person who takes the case"
+    if overtaken := [effect for effect in answering if effect.state == "superseded"]:
+        newer = any(effect.code == "newer_basis" for effect in overtaken)
+        return ("seen", "a decision about what is newer") if newer else ("ignored", None)
+    return "done", None
 
 
 class _Sums:

@@ -24,9 +24,9 @@ _MS = timedelta(milliseconds=1)
 
 
 def deciding(decisions: list[Event[DecisionMade]]) -> Event[DecisionMade] | None:
-    """The decision that stands: the last for the newest basis that is not an ignore, else the last ignore."""
+    """The decision that stands: the last for the newest basis; an ignore counts where that basis has no other."""
     return max(
-        decisions, key=lambda e: (e.data.verdict != "ignore", e.data.basis, e.data.decided_at, e.event_id), default=None
+        decisions, key=lambda e: (e.data.basis, e.data.verdict != "ignore", e.data.decided_at, e.event_id), default=None
     )
 
 

@@ -22,6 +22,20 @@ _OUTCOMES = {
     "dead": "it is now a dead letter",
     "person": "nobody knows whether it was done, so a person must look",
 }
+CODES = {
+    "closed": "the ticket was closed meanwhile",
+    "conflict": "the ticket changed meanwhile",
+    "deleted": "the ticket was deleted meanwhile",
+    "gone": "the ticket is gone",
+    "newer_basis": "something newer happened outside",
+    "not_found": "no clear answer came, and it is not there",
+    "not_there": "it was confirmed, and it is not there",
+    "rate_limited": "the other side asks for patience",
+    "unavailable": "the other side is away",
+    "unknown_outcome": "nobody can tell whether it was done",
+    "unreachable": "the other side cannot be reached",
+}
+"""What frequent codes mean; others are told as they are."""
 _MODES = {"watch": "only watched", "draft": "as a note for staff", "act": "for real"}
 
 
@@ -73,7 +87,7 @@ def _changed(data: cases.CaseChanged) -> Told:
 
 
 def _state_of(data: cases.CaseChanged) -> str:
-    told = [f"{name} {data.fields[name]}" for name in ("status", "priority") if data.fields.get(name) is not None]
+    told = [f"{name} {data.fields[name]}" for name in ("status", "priority") if data.fields.get(name)]
     return f" ({', '.join(told)})" if told else ""
 
 
@@ -87,10 +101,10 @@ def _facts(data: proposals.FactsRead) -> Told:
 def _proposed(data: proposals.ProposalMade) -> Told:
     again = f" at attempt {data.attempts}" if data.attempts > 1 else ""
     count = len(data.made_from.passages)
-    cited = f", citing {count} passage{'' if count == 1 else 's'}" if count else ""
+    given = f", given {count} passage{'' if count == 1 else 's'}" if count else ""
     return Told(
         "classifier",
-        f"{data.made_from.model} took it for “{data.label}” with confidence {data.confidence:.2f}{cited}{again}, "
+        f"{data.made_from.model} took it for “{data.label}” with confidence {data.confidence:.2f}{given}{again}, "
         f"in {data.latency_ms} ms for {data.cost_usd:f} USD.",
     )
 
@@ -145,7 +159,8 @@ def _observed(data: effects.EffectObserved) -> Told:
 
 
 def _effect_failed(data: effects.EffectFailed) -> Told:
-    return Told("actor", f"The {data.kind} to {data.destination} failed ({data.code}): {_OUTCOMES[data.outcome]}.")
+    why_not = CODES.get(data.code, data.code)
+    return Told("actor", f"The {data.kind} to {data.destination} failed ({why_not}): {_OUTCOMES[data.outcome]}.")
 
 
 def _raised(data: dead_letters.DeadLetterRaised) -> Told:
@@ -202,4 +217,6 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     control.ApprovalAnswered.TYPE: _answered,
     control.RedriveRequested.TYPE: _redrive,
 }
-"""By type and version."""
+"""By type and version, in the order in which a case meets them."""
+ORDER = {name: number for number, name in enumerate(SENTENCES)}
+"""Tells events of the same instant apart: what was read stands before what was proposed from it."""

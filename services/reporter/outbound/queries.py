@@ -16,7 +16,7 @@ from contracts.sealed import UnsealableError
 from services.reporter.domain.latency import percentile
 from services.reporter.domain.log import Entry
 from services.reporter.domain.projection import ALL_DAYS
-from services.reporter.domain.sentences import sealed_of, tell
+from services.reporter.domain.sentences import ORDER, sealed_of, tell
 from services.reporter.domain.views import (
     ApprovalRow,
     CasePage,
@@ -134,7 +134,7 @@ async def cases(
 async def case_timeline(connection: Connection, case_id: str, *, reveal: bool = True) -> Timeline:
     """One case and its newest events, told in order of time, with people's texts where their key still is."""
     found = await read_entries(connection, [case_id], limit=LINES_MAX + 1)
-    entries = sorted(found.get(case_id, []), key=lambda e: (e.time, e.event_id))
+    entries = sorted(found.get(case_id, []), key=lambda e: (e.time, ORDER.get(e.type, len(ORDER)), e.event_id))
     row = await connection.fetchval(_CASE, case_id)
     unseal = None
     if reveal and entries:

@@ -1,13 +1,18 @@
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from contracts.base import Fact
 from contracts.envelope import Event, Record
 from contracts.events.control import ProcessPaused, RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised
+from services.runtime import outbox
 from services.runtime.inbox import Inbox
 from services.runtime.postgres import Connection, Database
+from services.runtime.relay import Relay
+from services.runtime.stop import Wake
 from tests.fakes.events import event, named
 
 
@@ -126,3 +131,98 @@ async def test_an_event_that_fails_again_keeps_its_dead_letter(database: Databas
     assert await rows(database, "SELECT work, attempts, redriven_at FROM dead_letters") == [
         ("process.paused.v1", 2, None)
     ]
+
+
+@pytest.mark.parametrize("odd", [{"ce_subject": "a\0b"}, {"a\0": "b"}, {"ce_type": "process.\0"}])
+async def test_a_record_that_postgres_cannot_keep_as_it_is_stops_no_other(
+    database: Database, odd: dict[str, str]
+) -> None:
+    handling = Handling()
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+    record = event("one").to_record()
+    damaged = record._replace(headers=record.headers | odd, body=b"{")
+
+    await inbox.take([damaged, event("two").to_record()])
+
+    assert handling.names == ["two"]
+    kept = await rows(database, "SELECT 1 FROM dead_letters UNION ALL SELECT 1 FROM unread")
+    assert len(kept) == 1
+
+
+async def test_an_event_that_became_readable_and_is_poison_is_a_dead_letter_and_stops_no_start(
+    database: Database,
+) -> None:
+    old = Inbox(database, "actor", {ProcessPaused: Handling()})
+    unreadable = of_unknown_type("unreadable")._replace(body=b"{}")
+    await old.take([of_unknown_type("good"), of_unknown_type("bad"), unreadable])
+    async with database.connection() as connection:
+        await connection.execute(
+            "UPDATE unread SET type = 'process.paused.v1', headers = headers || '{\"ce_type\": \"process.paused.v1\"}'"
+        )
+    handling = Handling("bad")
+
+    taken = await Inbox(database, "actor", {ProcessPaused: handling}).take_what_became_readable()
+
+    assert (taken, handling.names) == (3, ["good"])
+    assert await rows(database, "SELECT code FROM dead_letters ORDER BY code") == [("unforeseen",), ("unreadable",)]
+    assert await rows(database, "SELECT 1 FROM unread") == []
+
+
+class Refusing:
+    """A broker that will never take what it is given."""
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
+        return ["too_large" if r.headers["ce_type"] == ProcessPaused.TYPE else None for r in records]
+
+
+async def test_a_redriven_event_that_the_broker_refused_is_owed_again_and_refused_again_is_a_new_dead_letter(
+    database: Database,
+) -> None:
+    async with database.connection() as connection:
+        await outbox.append(connection, [event("large")])
+    relay = Relay(database, "actor", Refusing(), Wake())
+    handling = Handling()
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+    await relay.publish_once()
+    [(first,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(first, uuid.UUID)
+
+    await inbox.take([order(first, "a").to_record()])
+    owed = await rows(database, "SELECT refused FROM outbox WHERE headers->>'ce_type' = 'process.paused.v1'")
+    await relay.publish_once()
+
+    assert (owed, handling.names) == ([(None,)], [])
+    letters = await rows(database, "SELECT redriven_at IS NULL, code FROM dead_letters ORDER BY raised_at")
+    assert letters == [(False, "refused_by_broker"), (True, "refused_by_broker")]
+
+
+async def test_a_redrive_knows_an_event_by_its_id_however_it_is_spelt(database: Database) -> None:
+    handling = Handling("bad")
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+    await inbox.take([event("bad").to_record()])
+    async with database.connection() as connection:
+        await connection.execute(
+            "UPDATE dead_letters SET record = jsonb_set(record, '{headers,ce_id}', to_jsonb(upper(record#>>'{headers,ce_id}')))"
+        )
+    [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(dead_letter_id, uuid.UUID)
+    handling.poison.clear()
+
+    await inbox.take([order(dead_letter_id, "a").to_record()])
+
+    assert handling.names == ["bad"]
+
+
+async def test_a_dead_letter_that_nobody_can_handle_raises_no_other(database: Database) -> None:
+    async def cannot(connection: Connection, events: Sequence[Event[Fact]]) -> None:
+        del connection, events
+        raise ValueError("customer words")
+
+    inbox = Inbox(database, "actor", {ProcessPaused: Handling("bad"), DeadLetterRaised: cannot})
+    await inbox.take([event("bad").to_record()])
+
+    for _ in range(3):  # the service hears of its own dead letters too
+        said: list[Any] = await rows(database, "SELECT topic, key, headers, body FROM outbox")
+        await inbox.take([Record(*row) for row in said])
+
+    assert await rows(database, "SELECT work FROM dead_letters") == [("process.paused.v1",)]

@@ -2,6 +2,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
@@ -287,3 +288,55 @@ def test_backoff_grows_to_a_limit_and_never_waits_less_than_half() -> None:
 
     assert all(low <= wait for low, wait in zip([0.25, 0.5, 1.0, 2.0], waits, strict=False))
     assert max(waits) <= 300
+
+
+@pytest.mark.usefixtures("running")
+async def test_work_that_raises_stops_no_other_work_and_becomes_a_dead_letter(database: Database) -> None:
+    async def perform(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+        if any(claim.case_id == "bad" for claim in claims):
+            raise ValueError("customer words")
+        return [Done() for _ in claims]
+
+    ledger = Ledger()
+    await want(database, wanted("bad", "1"), wanted("good", "1"))
+    worker = worker_of(database, ledger, perform, attempts_max=2)
+
+    for _ in range(2):
+        await worker.step()
+        await leases_expire(database)
+
+    assert ledger.committed == [("good", "1")]
+    assert await rows(database, "SELECT case_id, code, message FROM dead_letters") == [
+        ("bad", "unforeseen", "ValueError")
+    ]
+
+
+@pytest.mark.usefixtures("running")
+async def test_results_whose_transaction_met_another_are_written_at_once(database: Database) -> None:
+    class Meets(Ledger):
+        async def store(self, connection: Connection, finished: Sequence[tuple[Claim, Done]]) -> None:
+            self.tries = getattr(self, "tries", 0) + 1
+            if self.tries == 1:
+                raise asyncpg.exceptions.DeadlockDetectedError("deadlock detected")
+            await super().store(connection, finished)
+
+    ledger = Meets()
+    await want(database, wanted("c", "1"))
+
+    await worker_of(database, ledger).step()
+
+    assert ledger.committed == [("c", "1")]
+
+
+@pytest.mark.usefixtures("running")
+async def test_work_that_finds_postgres_away_is_nobodys_fault_and_waits_for_its_lease(database: Database) -> None:
+    async def perform(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+        del claims
+        raise ConnectionRefusedError
+
+    await want(database, wanted("c", "1"))
+
+    with pytest.raises(ConnectionRefusedError):
+        await worker_of(database, Ledger(), perform).step()
+
+    assert await rows(database, "SELECT state, attempts FROM tasks") == [("open", 1)]

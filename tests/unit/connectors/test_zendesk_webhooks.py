@@ -281,10 +281,12 @@ USUAL = [
     event("comment_added", comment(), priority=" High "),
     {"type": "zen:event-type:ticket.merged", "id": 7, "time": "2026-11-25T06:10:00Z", "detail": {"id": "42"}},
 ]
-_NEARLY = st.sampled_from(
-    [..., None, True, False, 0, 1, 999, 1000, -1, 1.0, 10**19, "", "0", "true", "x", "42", "4" * 20, "4" * 21, "4\n"]
-    + ["\u0664\u0662", "a\0b", "\ud83d", "\u00c9 ", " ", "e" * 201, [], {}, [None, 1, "t", "\ud83d"], [1.5], {"id": "1"}]
-)
+# fmt: off
+_NEARLY = st.sampled_from([
+    ..., None, True, False, 0, 1, 999, 1000, -1, 1.0, 10**19, [], {}, [None, 1, "t", "\ud83d"], [1.5], {"id": "1"},
+    "", "0", "true", "x", "42", "4" * 20, "4" * 21, "4\n", "\u0664\u0662", "a\0b", "\ud83d", "\u00c9 ", " ", "e" * 201,
+])
+# fmt: on
 
 
 @pytest.mark.parametrize("payload", USUAL)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any, Literal
 from uuid import UUID, uuid5
 
 from contracts.base import Fact
@@ -74,7 +75,7 @@ class Story:
         return self.say(CaseOpened(**self._change("created", text, author, {"status": "new"})), 0, source="ingest")
 
     def changes(
-        self, kind: str, text: str = "", author: Author = "customer", after: float = 30, **fields: object
+        self, kind: str, text: str = "", author: Author = "customer", after: float = 30, **fields: Any
     ) -> Event[Fact]:
         self.now += timedelta(seconds=after)
         return self.say(CaseChanged(**self._change(kind, text, author, fields)), 0, source="ingest")
@@ -147,8 +148,22 @@ class Story:
         )
         return self.say(told, 0)
 
-    def fails(self, attempt: int = 1, *, code: str = "unavailable", outcome: str = "retry") -> None:
-        self.say(EffectFailed(**self._of_effect(attempt, "reply"), code=code, outcome=outcome), 0.5)
+    def fails(
+        self,
+        attempt: int = 1,
+        *,
+        kind: str = "reply",
+        code: str = "unavailable",
+        outcome: Literal["retry", "superseded", "dead", "person"] = "retry",
+    ) -> None:
+        self.say(EffectFailed(**self._of_effect(attempt, kind), code=code, outcome=outcome), 0.5)
+
+    def asks_again(self) -> None:
+        """The customer writes once more: a newer basis, and a run of its own."""
+        self.changes("comment_added", "And another thing", comment_public=True)
+        self.basis = basis_of(version_of(self.now), "said:2")
+        self.effect = f"{self.case_id}|reply|{self.basis}"
+        self.run = self._id("second run")
 
     def asks(self) -> UUID:
         approval_id = self._id("approval")
@@ -179,7 +194,7 @@ class Story:
         self.say(raised, 0, source="classifier")
         return dead_letter_id
 
-    def _of_effect(self, attempt: int, kind: str) -> dict[str, object]:
+    def _of_effect(self, attempt: int, kind: str) -> dict[str, Any]:
         key = self.effect.replace("|reply|", f"|{kind}|")
         return {
             "effect_key": key,
@@ -190,7 +205,7 @@ class Story:
             "attempt": attempt,
         }
 
-    def _change(self, kind: str, text: str, author: Author, fields: dict[str, object]) -> dict[str, object]:
+    def _change(self, kind: str, text: str, author: Author, fields: dict[str, Any]) -> dict[str, Any]:
         return {
             "door": "zendesk",
             "object_id": self.object_id,

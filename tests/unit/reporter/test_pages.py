@@ -2,7 +2,7 @@
 
 import httpx
 
-from services.reporter.domain.views import CasePage, Status, Timeline
+from services.reporter.domain.views import ApprovalRow, CasePage, DeadLetterRow, Status, Timeline
 from services.reporter.inbound.console.pages import console
 
 
@@ -18,15 +18,15 @@ class AwayReads:
     async def timeline(self, case_id: str) -> Timeline:
         raise TimeoutError(case_id)
 
-    async def dead_letters(self) -> list[None]:  # type: ignore[override]  # it never answers
+    async def dead_letters(self) -> list[DeadLetterRow]:
         raise ConnectionResetError
 
-    async def approvals(self) -> list[None]:  # type: ignore[override]  # it never answers
+    async def approvals(self) -> list[ApprovalRow]:
         raise ConnectionResetError
 
 
 async def test_while_postgres_is_away_each_page_says_so_and_asks_for_patience() -> None:
-    transport = httpx.ASGITransport(app=console(AwayReads()))  # type: ignore[arg-type]  # as above
+    transport = httpx.ASGITransport(app=console(AwayReads()))
     async with httpx.AsyncClient(transport=transport, base_url="http://console.test") as browser:
         for path in ("/", "/cases", "/cases/a", "/dead-letters", "/approvals"):
             answer = await browser.get(path)

@@ -9,6 +9,8 @@ from hypothesis import given, strategies as st
 
 from contracts.base import Fact
 from contracts.envelope import Event
+from contracts.events.cases import CaseOpened
+from contracts.events.decisions import ApprovalResolved
 from services.reporter.domain.latency import BOUNDS_MS, bucket_of, percentile
 from services.reporter.domain.log import NO_TIME, entry_of, history_of
 from services.reporter.domain.projection import Projected, project
@@ -67,12 +69,13 @@ def test_a_run_lasts_from_the_webhook_to_the_acknowledgement() -> None:
     story.decides("execute", "fine", effects=[story.effect])
     story.attempts()
     story.acknowledges()
-    received, acknowledged = story.events[0].data.received_at, story.events[-1].time
+    opened, acknowledged = story.events[0].data, story.events[-1].time
+    assert isinstance(opened, CaseOpened)
     story.observes(after=500)
 
     run = next(row.body for row in projected(story.events).rows if row.kind == "run")
 
-    assert run["latency_ms"] == (acknowledged - received) / timedelta(milliseconds=1)
+    assert run["latency_ms"] == (acknowledged - opened.received_at) / timedelta(milliseconds=1)
     assert run["state"] == "executed"
     assert run["cost_usd"] == "0.0031"
 
@@ -116,6 +119,94 @@ def test_a_second_decision_that_ignores_does_not_hide_the_first() -> None:
     assert case_row(story.events).verdict == "held"
 
 
+def test_a_newer_request_that_is_left_alone_outranks_an_older_answer_that_never_went() -> None:
+    story = Story("1")
+    story.opens()
+    story.decides("execute", "fine", effects=[story.effect])
+    story.attempts()
+    story.fails(1, outcome="superseded", code="newer_basis")
+    story.asks_again()
+    story.decides("ignore", "A person has it.", code="assigned")
+
+    row = case_row(story.events)
+    assert (row.state, row.verdict) == ("ignored", "ignored")
+
+
+def test_an_answer_to_an_older_request_does_not_answer_the_newer_one() -> None:
+    story = Story("1")
+    story.opens()
+    story.decides("execute", "fine", effects=[story.effect])
+    story.attempts()
+    story.observes()
+    story.asks_again()
+    story.decides("execute", "fine", effects=[story.effect])
+    story.fails(0, outcome="superseded", code="gone")
+
+    assert case_row(story.events).state == "ignored"
+
+
+def test_an_answer_that_was_overtaken_waits_for_the_newer_decision() -> None:
+    story = Story("1")
+    story.opens()
+    story.decides("execute", "fine", effects=[story.effect])
+    story.fails(0, outcome="superseded", code="newer_basis")
+
+    assert (case_row(story.events).state, case_row(story.events).waiting) == ("seen", "a decision about what is newer")
+
+
+def test_an_answer_that_became_too_old_and_was_handed_over_is_held() -> None:
+    story = Story("1")
+    story.opens()
+    story.decides("execute", "fine", effects=[story.effect])
+    story.fails(0, outcome="superseded", code="too_old")
+    story.attempts(kind="handover", public=False)
+    story.observes(kind="handover", public=False)
+    held = case_row(story.events)
+    story.changes("comment_added", "I looked into it.", "staff", comment_public=True)
+
+    assert (held.state, held.waiting) == ("held", "a person who takes the case")
+    assert case_row(story.events).state == "answered"
+
+
+def test_a_held_answer_that_a_person_approved_and_the_customer_saw_is_answered() -> None:
+    story = Story("1")
+    story.opens()
+    story.decides("hold", "The refund is above the limit.")
+    approval_id = story.asks()
+    approved = ApprovalResolved(
+        approval_id=approval_id, basis=story.basis, answer="approved", by="kim", effect_keys=(story.effect,)
+    )
+    story.say(approved, 60)
+    story.attempts()
+    story.observes()
+
+    assert case_row(story.events).state == "answered"
+
+
+def test_a_notice_that_nobody_connected_leaves_no_doubt_and_holds_no_case() -> None:
+    story = Story("1")
+    story.opens()
+    notice = story.effect.replace("|reply|", "|notice|")
+    story.decides("execute", "fine", effects=[story.effect, notice])
+    story.attempts()
+    story.observes()
+    story.fails(0, kind="notice", outcome="person", code="not_connected")
+
+    assert case_row(story.events).state == "answered"
+
+
+def test_a_doubt_about_an_effect_ends_with_a_persons_answer() -> None:
+    story = Story("1")
+    story.opens()
+    story.decides("execute", "fine", effects=[story.effect])
+    story.attempts()
+    story.fails(outcome="person", code="unknown_outcome")
+    doubtful = case_row(story.events).state
+    story.changes("comment_added", "I looked into it.", "staff", comment_public=True)
+
+    assert (doubtful, case_row(story.events).state) == ("held", "answered")
+
+
 def test_a_dead_letter_tells_what_waits_behind_it_and_when_the_reply_is_late() -> None:
     events = tell("1", "dead_letter")
 
@@ -136,8 +227,10 @@ def test_an_unknown_type_is_kept_as_unread() -> None:
     assert [(row.kind, row.state) for row in rows if row.kind != "sums"] == [("unread", "case.opened.v9")]
 
 
-def test_a_record_without_readable_headers_still_becomes_an_entry() -> None:
-    damaged = unknown_record()._replace(headers={"ce_id": "?", "ce_time": "yesterday", "ce_subject": "a\0b"})
+@pytest.mark.parametrize("time", ["yesterday", "2026-11-25T06:31:24", "0001-01-01T00:00:00+14:00"])
+def test_a_record_without_readable_headers_still_becomes_an_entry(time: str) -> None:
+    headers = {"ce_id": "?", "ce_time": time, "ce_subject": "a\0b"}
+    damaged = unknown_record()._replace(headers=headers)
 
     entry = entry_of(damaged)
 
@@ -155,7 +248,9 @@ def test_percentiles_from_the_histogram_are_off_by_less_than_a_bucket(latencies:
         exact = sorted(latencies)[max(0, -(-int(share * 100) * len(latencies) // 100) - 1)]
         upper = bucket_of(exact)
         lower = BOUNDS_MS[BOUNDS_MS.index(upper) - 1] if upper > 1 else 0
-        assert lower - 1e-6 <= percentile(counts, share) <= upper + 1e-6
+        told = percentile(counts, share)
+        assert told is not None
+        assert lower - 1e-6 <= told <= upper + 1e-6
 
 
 def test_percentiles_of_nothing_are_none() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from contracts.events import REGISTRY
+from contracts.events.decisions import DecisionMade
 from services.reporter.domain.sentences import SENTENCES, sealed_of, tell
 from tests.unit.reporter.night import night
 
@@ -30,6 +31,6 @@ def test_a_sentence_holds_no_sealed_text_and_every_sealed_field_is_offered(event
 
 
 def test_reasons_are_told() -> None:
-    decided = next(e for e in night(40) if e.type == "decision.made.v1" and e.data.verdict == "refuse")
+    decided = next(e for e in night(40) if isinstance(e.data, DecisionMade) and e.data.verdict == "refuse")
 
     assert tell(decided).sentence == ("The rules refuse and leave the case to a person: The customer threatens to sue.")

@@ -39,6 +39,12 @@ def test_order_numbers_are_what_is_called_one(written: str, found: tuple[str, ..
         ("$5 off, 20% less, 7 percent", {"5", "20", "7"}),
         ("5 items in 3 days, version 1.2", set()),
         ("5 eurostars", set()),
+        ("＄４０００", {"4000"}),
+        ("$\u200b4000", {"4000"}),
+        ("$  4000", {"4000"}),
+        ("€ -4000", {"4000"}),
+        ("4\u202f000\u202f€", {"4000"}),
+        ("¥4000, ₹ 4001 or 4002 kr", {"4000", "4001", "4002"}),
     ],
 )
 def test_amounts_stand_beside_a_currency(written: str, found: set[str]) -> None:
@@ -54,6 +60,12 @@ def test_amounts_stand_beside_a_currency(written: str, found: set[str]) -> None:
         ("visit shop.example/track, please", {"shop.example/track"}),
         ("mail Help@Shop.example!", {"help@shop.example"}),
         ("javascript://x", {"javascript://x"}),
+        ("shop\u200b.example", {"shop.example"}),
+        ("shop．example and shop。example", {"shop.example", "shop。example"}),
+        ("münchen.example", {"münchen.example"}),
+        ("\u0430pple.com", {"\u0430pple.com"}),
+        ("shop.xn--p1ai", {"shop.xn--p1ai"}),
+        ("http at 203.0.113.7/pay", {"203.0.113.7/pay"}),
         ("Hello. We ship 1.5 kg, e.g. today", set()),
     ],
 )
@@ -69,6 +81,7 @@ def test_links_are_addresses_in_any_form(written: str, found: set[str]) -> None:
         ("order 100200300", {"100200300"}),
         ("on 2026-11-22", {"20261122"}),
         ("123456", set()),
+        ("0170\u200b1234567", {"01701234567"}),
     ],
 )
 def test_long_numbers_have_seven_digits_and_more(written: str, found: set[str]) -> None:

@@ -1,11 +1,13 @@
 import base64
 import json
 from random import Random
+from typing import Any
 
 import pytest
 
 from nightshift.world.api import Answer, Api, Call, Cut
 from nightshift.world.books import books
+from nightshift.world.faults import Fault
 from nightshift.world.model import Ticket
 from nightshift.world.zendesk import Zendesk
 from tests.fakes.world import EMAIL, TOKEN, Clock
@@ -27,15 +29,30 @@ def ticket(api: Api) -> Ticket:
     return api.zendesk.create(ann.id, "Order", "Where is it?")
 
 
-def ask(api: Api, method: str, path: str, body: object = None, **query: str) -> Answer | Cut:
+def ask(api: Api, method: str, path: str, body: object = None, **query: str) -> Answer:
+    outcome = strike(api, method, path, body, **query)
+    assert isinstance(outcome, Answer)
+    return outcome
+
+
+def strike(api: Api, method: str, path: str, body: object = None, **query: str) -> Answer | Cut:
+    """Like `ask`, where the connection may be cut."""
     given = base64.b64encode(f"{EMAIL}/token:{TOKEN}".encode()).decode()
     content = b"" if body is None else json.dumps(body).encode()
     path = f"/api/v2/{path}"
     return api.answer(Call(method=method, path=path, query=query, authorization=f"Basic {given}", body=content))
 
 
-def put(api: Api, ticket: Ticket, text: str = "reply") -> Answer | Cut:
-    return ask(api, "PUT", f"tickets/{ticket.id}.json", {"ticket": {"comment": {"body": text}}})
+def put(api: Api, ticket: Ticket, text: str = "reply") -> Answer:
+    return ask(api, "PUT", f"tickets/{ticket.id}.json", reply(text))
+
+
+def reply(text: str) -> object:
+    return {"ticket": {"comment": {"body": text}}}
+
+
+def body_of(answer: Answer) -> Any:
+    return answer.body
 
 
 @pytest.mark.parametrize("given", ["", "Basic", "Basic eA==", "Bearer token"])
@@ -83,11 +100,11 @@ def test_a_user_may_update_a_ticket_thirty_times_in_ten_minutes(api: Api, ticket
     ],
 )
 def test_a_fault_strikes_one_call_as_it_says(
-    api: Api, ticket: Ticket, fault: str, outcome: int | str, replies: int
+    api: Api, ticket: Ticket, fault: Fault, outcome: int | str, replies: int
 ) -> None:
     api.faults.upcoming = [fault]
 
-    struck = put(api, ticket)
+    struck = strike(api, "PUT", f"tickets/{ticket.id}.json", reply("reply"))
     found = books(api.zendesk.state)["replies"]
     after = put(api, ticket)
 
@@ -127,12 +144,12 @@ def test_pages_of_audits_follow_their_cursor(api: Api, ticket: Ticket) -> None:
     path = f"tickets/{ticket.id}/audits.json"
 
     first = ask(api, "GET", path, **{"page[size]": "3", "include": "users"})
-    after = first.body["meta"]["after_cursor"]
+    after = body_of(first)["meta"]["after_cursor"]
     second = ask(api, "GET", path, **{"page[size]": "3", "page[after]": after})
 
-    assert [a["id"] for page in (first, second) for a in page.body["audits"]] == [a.id for a in ticket.audits]
-    assert (first.body["meta"]["has_more"], second.body["meta"]["has_more"]) == (True, False)
-    assert [user["role"] for user in first.body["users"]] == ["end-user"]
+    assert [a["id"] for page in (first, second) for a in body_of(page)["audits"]] == [a.id for a in ticket.audits]
+    assert (body_of(first)["meta"]["has_more"], body_of(second)["meta"]["has_more"]) == (True, False)
+    assert [user["role"] for user in body_of(first)["users"]] == ["end-user"]
 
 
 def test_ticket_events_tell_every_audit_since(api: Api, ticket: Ticket, clock: Clock) -> None:
@@ -143,4 +160,4 @@ def test_ticket_events_tell_every_audit_since(api: Api, ticket: Ticket, clock: C
 
     answer = ask(api, "GET", "incremental/ticket_events.json", start_time=start)
 
-    assert [event["id"] for event in answer.body["ticket_events"]] == [ticket.audits[1].id]
+    assert [event["id"] for event in body_of(answer)["ticket_events"]] == [ticket.audits[1].id]

@@ -129,7 +129,7 @@ async def test_a_retry_after_an_outage_keeps_its_invocation_id() -> None:
 
 
 async def test_an_update_may_be_told_by_a_triggers_body() -> None:
-    bodies: list[dict] = []
+    bodies: list[dict[str, object]] = []
 
     def note(request: httpx.Request) -> httpx.Response:
         bodies.append(json.loads(request.content))

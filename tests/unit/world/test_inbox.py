@@ -137,10 +137,8 @@ async def test_faults_and_mischief_are_set_by_json_and_unknown_words_refused(
 ) -> None:
     set_ = await page.post("/control/faults", json={"percent": {"fail": 5}, "late_seconds": 60})
     mischief = await page.post("/control/mischief", json={"copies_max": 3})
-    refused = [
-        (await page.post("/control/faults", json=body)).status_code
-        for body in ({"x": 1}, {"down": "maybe"}, {"upcoming": ["y"]}, [])
-    ]
+    wrong: tuple[object, ...] = ({"x": 1}, {"down": "maybe"}, {"upcoming": ["y"]}, [])
+    refused = [(await page.post("/control/faults", json=body)).status_code for body in wrong]
 
     assert (set_.json()["percent"], mischief.json()["copies_max"]) == ({"fail": 5.0}, 3)
     assert refused == [422] * 4

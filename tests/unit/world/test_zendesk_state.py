@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 
+from contracts.base import Json
 from nightshift.world.books import books
 from nightshift.world.model import AGENT_ID, OUR_USER_ID, User, stamp
 from nightshift.world.update import RefusedError
@@ -38,9 +41,9 @@ def test_the_first_comment_makes_no_event_of_its_own(zendesk: Zendesk, ann: User
 
 def test_one_update_makes_sibling_events_of_one_sequence(zendesk: Zendesk, ann: User) -> None:
     ticket = zendesk.create(ann.id, "Order", "Where is it?")
-    siblings: list[dict] = []
+    siblings: list[Any] = []
     zendesk.listeners.append(lambda _, events: siblings.extend(events))
-    change = {
+    change: Json = {
         "comment": {"body": "Soon"},
         "status": "solved",
         "priority": "high",
@@ -110,7 +113,7 @@ def test_audit_ids_increase_over_all_tickets(zendesk: Zendesk, ann: User) -> Non
     ],
 )
 def test_a_bad_change_is_refused_and_changes_nothing(
-    zendesk: Zendesk, ann: User, change: dict, status: int, told: list[list[str]]
+    zendesk: Zendesk, ann: User, change: Json, status: int, told: list[list[str]]
 ) -> None:
     ticket = zendesk.create(ann.id, "Order", "text")
 
@@ -192,7 +195,7 @@ def test_a_late_call_is_applied_when_its_time_has_come(zendesk: Zendesk, ann: Us
 
 
 def ours(zendesk: Zendesk, ticket_id: int, text: str = "reply", *, public: bool = True, key: str = "k") -> None:
-    change = {"comment": {"body": text, "public": public}, "metadata": {"nightshift_effect": key}}
+    change: Json = {"comment": {"body": text, "public": public}, "metadata": {"nightshift_effect": key}}
     zendesk.update(ticket_id, change, actor_id=OUR_USER_ID)
 
 

@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
+from services.reporter.domain.sentences import CODES
 from services.reporter.domain.views import CaseState
 from services.reporter.ports import Reads
 from services.runtime.postgres import UNAVAILABLE
@@ -78,7 +79,11 @@ def console(reads: Reads) -> FastAPI:
     @app.exception_handler(404)
     async def not_found(_: Request, __: Exception) -> Response:
         return page(
-            "message.html", 404, tab="", title="There is no such page", text="No event speaks of it, or it never was."
+            "message.html",
+            404,
+            tab="",
+            title="Nothing is recorded here",
+            text="No event speaks of this address. A new case appears within seconds of its first webhook.",
         )
 
     async def away(_: Request, __: Exception) -> Response:
@@ -117,6 +122,7 @@ def _renderer() -> _Renderer:
         span=_span,
         money=_money,
         ms=lambda value: "–" if value is None else _span(value / 1000),  # noqa: RUF001  # a dash for "none"
+        said=lambda code: CODES.get(code, ""),
         word=lambda state: STATE_WORDS.get(state, state.replace("_", " ")),
         tone=lambda state: TONES.get(state, "calm"),
     )

@@ -47,7 +47,7 @@ def fold(case: Case | None, change: CaseChanged) -> Case:
         text=change.texts.get("body"),
     )
     words = {
-        key: Word(version=change.version, value=None if value is None else str(value))
+        key: Word(version=change.version, value=str(value))
         for key in ("updated_at", "status", "assignee_id", "requester_id")
         if (value := change.fields.get(key)) is not None
     }

@@ -9,7 +9,8 @@ from processes.tiny.steps.answer.output import Proposal
 
 
 def _object(case: Case) -> str:
-    return case.comments[0].name.split(".")[0]
+    name: str = case.comments[0].name
+    return name.split(".", 1)[0]
 
 
 def requests(
