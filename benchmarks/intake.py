@@ -5,6 +5,9 @@
 (a) pgbench, or an equal loop of single-row commits where the binary is missing: 64 clients, 1 KiB a commit.
 (b) the real ingest process on the same Postgres (fsync on): signed, unique Zendesk events of 1 KiB over keep-alive
     connections, made and signed before the clock starts, from a process of their own.
+
+On a busy machine the ratio says little: pgbench has a server process for each client, which the scheduler gives a share
+each, and intake has one. CPU a webhook is the figure to compare then.
 """
 
 import argparse

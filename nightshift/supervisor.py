@@ -94,10 +94,12 @@ class Supervisor:
     async def ready(self, *, seconds: float = READY_SECONDS_MAX) -> None:
         """Wait until every service answers /readyz with 200. Raises ServiceError."""
         async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+            before = {name: state.restarts for name, state in self._states.items()}
             give_up = asyncio.get_running_loop().time() + seconds
             for service in self.services.values():
                 while (wrong := await self._not_ready(client, service)) is not None:
-                    if self._states[service.name].deaths >= DEATHS_BEFORE_READY_MAX:
+                    # Not `deaths`: where a start takes long, each of them looks like a healthy life.
+                    if self.restarts(service.name) - before[service.name] >= DEATHS_BEFORE_READY_MAX:
                         log = self.log_of(service.name)
                         raise ServiceError(service.name, f"it dies: {_reason(log)}", log)
                     if asyncio.get_running_loop().time() > give_up:

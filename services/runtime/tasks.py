@@ -280,9 +280,9 @@ class Worker:
             wake.set()
 
     async def _complete(self, done: Sequence[tuple[Claim, Done]]) -> None:
-        """Write results in one transaction. Two that met are tried again at once: a lease is long, and the work dear."""
+        """Write results in one transaction. Two that met are tried again at once: to do the work anew is dear."""
         if not done:
-            return
+            return None
         for _ in range(STORE_TRIES_MAX - 1):
             try:
                 return await self._complete_once(done)

@@ -28,12 +28,12 @@ def stack_in(state: Path, **settings: str) -> Stack:
     return Stack(state, environment=environment | settings, services=(), postgres_settings=QUICK)
 
 
-def nightshift(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def nightshift(state: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
     return subprocess.run(
         [sys.executable, "-m", "nightshift", *words, "--state", state],
         cwd=PROJECT,
-        env=environment,
+        env=environment | settings,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -114,6 +114,16 @@ async def test_a_database_that_does_not_answer_is_said_without_its_password(free
 def test_a_role_is_added_to_an_address_with_or_without_other_settings() -> None:
     assert as_role("postgresql://h/db", "r") == "postgresql://h/db?role=r"
     assert as_role("postgresql://h/db?sslmode=require", "r") == "postgresql://h/db?sslmode=require&role=r"
+
+
+async def test_a_process_whose_settings_cannot_be_read_can_be_paused(state: Path, tmp_path: Path) -> None:
+    (tmp_path / "support").mkdir()
+    (tmp_path / "support" / "process.toml").write_text("[[[ no toml")
+
+    async with stack_in(state):
+        paused = nightshift(state, "pause", "support", NIGHTSHIFT_PROCESSES_FOLDER=str(tmp_path))
+
+    assert paused.returncode == 0, paused.stderr
 
 
 async def test_the_shell_pauses_resumes_and_sets_modes_of_a_running_stack(state: Path) -> None:

@@ -1,5 +1,6 @@
 """What the reporter shows: to nobody without a session, nothing that runs, and the truth."""
 
+import dataclasses
 import itertools
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -24,7 +25,7 @@ from services.reporter.outbound.queries import Queries
 from services.runtime.health import HealthApp
 from services.runtime.postgres import Database, connect
 from tests.conftest import MigratedDatabase
-from tests.unit.reporter.night import POLICY, START, Story, key_of, night, records, tell
+from tests.unit.reporter.night import POLICY, START, Story, key_of, night, records, switch_events, tell
 
 TOKEN = "a-token-of-some-length"
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -123,7 +124,9 @@ async def test_health_and_metrics_are_open(site: Site) -> None:
         assert (await site.browser.get(path)).status_code == 200
 
 
-async def test_before_anything_happens_each_page_says_what_will_appear(site: Site) -> None:
+@pytest.mark.parametrize("before", [[], switch_events()], ids=["nothing", "a switch"])
+async def test_before_any_case_each_page_says_what_will_appear(site: Site, before: list[Event[Fact]]) -> None:
+    await site.take(before)
     await site.sign_in()
 
     assert "Nothing has happened yet" in await site.page("/")
@@ -195,6 +198,18 @@ async def test_what_people_wrote_is_shown_as_text(migrated: MigratedDatabase, si
 
     assert not re.findall("<script>alert|<img src=x", tonight + case)
     assert "&lt;script&gt;alert(1)" in case
+
+
+async def test_what_happened_at_one_instant_is_told_in_the_order_in_which_it_follows(site: Site) -> None:
+    events = tell("1", "answered")
+    read = next(event for event in events if event.type == "facts.read.v1")
+    at_once = [e if e.type != "proposal.made.v1" else dataclasses.replace(e, time=read.time) for e in events]
+    await site.take(at_once)
+    await site.sign_in()
+
+    page = await site.page("/cases/support:zendesk:1")
+
+    assert page.index("facts.read.v1") < page.index("proposal.made.v1")
 
 
 async def test_a_timeline_opens_texts_while_their_key_is_there(migrated: MigratedDatabase, site: Site) -> None:

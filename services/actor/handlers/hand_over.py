@@ -67,7 +67,10 @@ async def hand_over(
                 log.warning("a case whose text was erased is not handed over", process=name)
             except Exception as error:  # noqa: BLE001  # a process's own code; it must not stop what it is about
                 log.error(  # noqa: TRY400  # a traceback may quote people's text
-                    "a handover cannot be written", process=name, case_id=want.stored.case_id, error=type(error).__name__
+                    "a handover cannot be written",
+                    process=name,
+                    case_id=want.stored.case_id,
+                    error=type(error).__name__,
                 )
     fresh = await ledger.plan(connection, planned)
     return {case_id: tuple(p.key for p in planned if p.case_id == case_id and p.key in fresh) for case_id in case_ids}

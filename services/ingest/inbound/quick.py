@@ -41,7 +41,7 @@ def whole_request(data: bytes) -> Request | None:
         name, colon, value = line.partition(": ")
         if not colon:
             return None
-        headers[name.lower()] = value.strip(" ")
+        headers[name.lower()] = value.lstrip(" ")
     body = data[end + 4 :]
     usual = (
         len(headers) == len(lines)  # none came twice

@@ -1,4 +1,4 @@
-"""Deliveries and their events in Postgres: a group of them in one transaction, by a few statements."""
+"""Deliveries and their events in Postgres: a group of them by one read of keys and one statement that stores all."""
 
 import secrets
 from collections import Counter

@@ -202,7 +202,8 @@ async def test_a_redrive_knows_an_event_by_its_id_however_it_is_spelt(database: 
     await inbox.take([event("bad").to_record()])
     async with database.connection() as connection:
         await connection.execute(
-            "UPDATE dead_letters SET record = jsonb_set(record, '{headers,ce_id}', to_jsonb(upper(record#>>'{headers,ce_id}')))"
+            "UPDATE dead_letters SET record = "
+            "jsonb_set(record, '{headers,ce_id}', to_jsonb(upper(record#>>'{headers,ce_id}')))"
         )
     [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
     assert isinstance(dead_letter_id, uuid.UUID)

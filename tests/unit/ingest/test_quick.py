@@ -50,7 +50,7 @@ def request(path: str, body: bytes, **headers: str) -> bytes:
 
 
 def test_a_usual_request_is_read_at_once() -> None:
-    read = whole_request(request(OPEN, b"{}", Connection="Keep-Alive", traceparent=" 00 "))
+    read = whole_request(request(OPEN, b"{}", Connection="Keep-Alive", traceparent=" 00"))
 
     assert read is not None
     assert (read.path, read.body, read.headers["traceparent"]) == (OPEN, b"{}", "00")

@@ -49,6 +49,14 @@ async def test_pages_load_nothing_from_elsewhere(page: httpx.AsyncClient, ticket
         assert (await page.get(asset)).status_code == 200
 
 
+async def test_a_ticket_links_to_what_nightshift_says_of_it(world: World, ticket: Ticket) -> None:
+    told = httpx.ASGITransport(build(world, cases_url="http://console/cases/support:zendesk:"))
+    async with httpx.AsyncClient(transport=told, base_url=HOME) as client:
+        shown = (await client.get(f"/tickets/{ticket.id}")).text
+
+    assert f'href="http://console/cases/support:zendesk:{ticket.id}"' in shown
+
+
 async def test_a_newcomer_writes_as_a_customer_and_answers_as_an_agent(world: World, page: httpx.AsyncClient) -> None:
     opened = await page.post("/new", data={"email": "eve@example.com", "subject": "Order", "body": "Where?"})
     at = opened.headers["location"]
