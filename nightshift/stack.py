@@ -200,7 +200,9 @@ async def prepare_database(admin_url: str, processes: Sequence[str] = ()) -> Non
         raise StackError(str(error)) from error
     except (OSError, asyncpg.PostgresError) as error:
         host = urlsplit(admin_url).hostname or "its socket"
-        raise StackError(f"the database at {host} cannot be prepared ({error}): `nightshift doctor` looks further") from error
+        raise StackError(
+            f"the database at {host} cannot be prepared ({error}): `nightshift doctor` looks further"
+        ) from error
 
 
 def external_admin_url(environment: Mapping[str, str]) -> str:
