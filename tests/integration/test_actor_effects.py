@@ -421,3 +421,33 @@ async def test_two_senders_send_each_effect_once(actor: Bench) -> None:
 def answer_lost_by_crash(outside: FakeDestination, call: Call) -> Acknowledged:
     outside.carry_out(call)
     raise asyncio.CancelledError
+
+
+async def test_an_outage_that_cuts_every_call_buries_nothing_however_often_it_is_tried(actor: Bench) -> None:
+    await actor.ask()
+    tries = 3 * actor.process.settings.limits.attempts_max
+    actor.outside.faults.extend([call_lost] * tries)
+    for _ in range(tries):
+        actor.time += 60  # the breaker lets the next probe through
+        await actor.send()
+        await actor.hurry()
+        actor.time += 60
+        await actor.send()
+        await actor.hurry()
+    actor.time += 60
+    await actor.send()
+
+    assert await actor.said(DeadLetterRaised) == []
+    assert await actor.states() == {"reply 1.1": "acknowledged"}
+    assert actor.outside.answers_most == 1
+
+
+async def test_what_was_never_found_goes_to_a_person_when_it_is_too_old(actor: Bench) -> None:
+    await actor.ask(confidence=0.1)  # a handover, which no newer basis overtakes
+    actor.outside.faults.append(call_lost)
+    await actor.send()
+    await actor.admin.execute("UPDATE actor.effects SET created_at = created_at - interval '25 hours'")
+    await actor.hurry()
+    await actor.send()
+
+    assert [letter.code for letter in await actor.said(DeadLetterRaised)] == ["unknown_outcome"]

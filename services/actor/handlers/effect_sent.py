@@ -48,7 +48,7 @@ UPDATE effects SET stamp = CASE WHEN stamp_reused THEN stamp END, tries = tries 
 """
 _NOT_THERE = """
 UPDATE effects SET stamp = CASE WHEN conflicted THEN NULL ELSE stamp END, needs_refresh = conflicted,
-       stamp_reused = NOT conflicted
+       stamp_reused = NOT conflicted, tries = tries - 1
 WHERE effect_key = $1
 """
 _REFRESHED = """
@@ -129,12 +129,22 @@ async def read_back(connection: Connection, claim: Claim, process: Process, writ
     row = await connection.fetchrow(_OURS, claim.key, claim.row["token"])
     if row is None or any(w.effect_key == claim.key for w in written):
         return
-    if row["tries"] >= process.settings.limits.attempts_max:
+    if _waited_out(process, claim, row):
         await die(connection, process, row, claim.stored, "unknown_outcome", "sent several times and never found")
         return
-    wait = backoff_seconds(row["tries"], chance=jitter()) if row["tries"] > 1 else 0.0
+    wait = backoff_seconds(row["attempt"], chance=jitter()) if row["attempt"] > 1 else 0.0
     await connection.execute(_NOT_THERE, claim.key)
     await put_back(connection, row, code="not_found", seconds=wait)
+
+
+def _waited_out(process: Process, claim: Claim, row: ledger.Row) -> bool:
+    """Whether even an outage is no excuse any more.
+
+    What was looked for and not found may be sent again safely, so such attempts are not counted: calls that a long
+    outage cut, or that died with their sender, say nothing about the effect.
+    """
+    waited: timedelta = row["now"] - row["created_at"]
+    return waited > process.max_age(claim.stored.door)
 
 
 async def cannot_read(connection: Connection, claim: Claim, process: Process, failure: Exception) -> None:
