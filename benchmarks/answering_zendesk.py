@@ -2,7 +2,8 @@
 
     python -m benchmarks.answering_zendesk PORT
 
-`GET /seen` gives {ticket id: seconds since the epoch of its first update}, `DELETE /seen` forgets.
+`GET /seen` gives {ticket id: seconds since the epoch of its first update}, `GET /count` how many
+those are, `DELETE /seen` forgets.
 """
 
 import json
@@ -34,6 +35,9 @@ class AnsweringZendesk:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
+        if scope["path"] == "/count":
+            await respond(send, 200, str(len(self.seen)).encode())
+            return
         if scope["path"] == "/seen":
             if scope["method"] == "DELETE":
                 self.seen.clear()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import httpx
 
+from connectors import http_transport
 from connectors.protocol import LooksUp, PlainChange
 from contracts.base import Json
 from contracts.basis import version_of
@@ -78,7 +79,7 @@ async def attempt(process: Process, customer: Customer, model: str | None) -> Tr
     change = seal_change(_opening(customer, now), door=door, keys=keys, received_at=now)
     sealed = process.case.fold(None, change)
     case = process.case.reveal(sealed, keys.unseal)
-    async with outside.http_client() as client:
+    async with http_transport.client() as client:
         facts = await read_facts(process.facts.queries(case), _sources(process, client))
     ask = KnowledgeDesk(process).ask(case, facts)
     try:

@@ -9,6 +9,7 @@ from functools import partial
 import httpx
 import structlog
 
+from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.slack import Slack
 from contracts import topics
@@ -179,7 +180,7 @@ async def run() -> None:
             connect(settings.database_url, schema=SERVICE, connections_max=CONNECTIONS_MAX)
         )
         kinds = {d.connector for p in processes.values() for d in p.settings.destinations.values()}
-        clients = {kind: await stack.enter_async_context(httpx.AsyncClient()) for kind in sorted(kinds)}
+        clients = {kind: await stack.enter_async_context(http_transport.client()) for kind in sorted(kinds)}
         outside = {
             (process.name, name): connected(destination, settings, clients)
             for process in processes.values()

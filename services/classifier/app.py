@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 
+from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.protocol import Reads
 from services.classifier.config import Settings
@@ -36,7 +37,7 @@ async def run() -> None:
     settings = Settings()
     telemetry.configure("classifier", level=settings.log_level, otlp_url=settings.otlp_url)
     processes = load_all(settings)
-    async with connect(settings.database_url, schema="classifier") as database, outside.http_client() as client:
+    async with connect(settings.database_url, schema="classifier") as database, http_transport.client() as client:
         publishing, producer = Wake(), Producer()
         relay = Relay(database, "classifier", producer, publishing)
         workers = [

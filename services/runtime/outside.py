@@ -13,18 +13,10 @@ from connectors.zendesk import Zendesk
 from services.runtime.config import named_setting, required_setting
 from services.runtime.process import Source
 
-CONNECTIONS_MAX = 100
-
 
 def clock() -> datetime:
     """Now."""
     return datetime.fromtimestamp(time(), UTC)
-
-
-def http_client() -> httpx.AsyncClient:
-    """One client a service: connections are kept, every call names its own time limit."""
-    limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
-    return httpx.AsyncClient(limits=limits, timeout=30, trust_env=False)
 
 
 def zendesk(client: httpx.AsyncClient, *, timeout_seconds: float = 10.0) -> Zendesk:

@@ -101,7 +101,6 @@ class SendsPromises:
         ("status", "code"),
         [
             (400, "rejected"),
-            (403, "forbidden"),
             (404, "gone"),
             (410, "gone"),
             (422, "unprocessable"),
@@ -120,6 +119,17 @@ class SendsPromises:
         assert "people's words" not in str(refused.value)
         looks = 1 if status == 422 else 0  # why a write is invalid may be looked up
         assert len(other_side.asked) <= 1 + looks, "a redirect was followed"
+
+    @pytest.mark.parametrize("status", [401, 403])
+    async def test_refused_credentials_are_no_fault_of_the_request_and_wait(
+        self, destination: Destination, job: Job, other_side: OtherSide, status: int
+    ) -> None:
+        other_side.answers = [Answer(status)]
+
+        with pytest.raises(LaterError) as refused:
+            await destination(other_side.url, PATIENCE_SECONDS).send(job.request, effect_key="k1", stamp=job.stamp)
+
+        assert (refused.value.code, refused.value.seconds) == ("forbidden", 60.0)
 
     async def test_a_failure_never_tells_the_address(
         self, destination: Destination, job: Job, other_side: OtherSide

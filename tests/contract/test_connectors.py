@@ -8,6 +8,7 @@ import httpx
 import orjson
 import pytest
 
+from connectors import http_transport
 from connectors.http import HttpSource
 from connectors.none import NoOutside
 from connectors.protocol import LooksUp
@@ -35,7 +36,7 @@ def a_request(semantics: Literal["conditional", "idempotent", "blind"] = "blind"
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with http_transport.client() as client:
         yield client
 
 

@@ -8,6 +8,7 @@ import orjson
 import pytest
 from pydantic import JsonValue
 
+from connectors import http_transport
 from connectors.protocol import PlainChange
 from connectors.zendesk import Zendesk
 from contracts.base import Json
@@ -81,7 +82,7 @@ def comments(changes: list[PlainChange]) -> dict[str, tuple[str, str, str]]:
 class TestZendeskSends(SendsPromises):
     @pytest.fixture
     async def destination(self) -> AsyncIterator[Destination]:
-        async with httpx.AsyncClient() as client:
+        async with http_transport.client() as client:
             yield lambda url, seconds: connector(client, url, timeout_seconds=seconds)
 
     @pytest.fixture
@@ -150,13 +151,34 @@ async def test_closed_and_deleted_tickets_refuse_for_ever(zendesk: Zendesk, worl
     assert (closed.value.code, deleted.value.code) == ("closed", "gone")
 
 
-async def test_wrong_credentials_are_a_permanent_failure(world: World) -> None:
+async def test_wrong_credentials_are_mended_by_a_person_and_waited_for(world: World) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(build(world))) as client:
         stranger = Zendesk(base_url="http://world", email="x", token="y", our_user_id=OURS, client=client)
-        with pytest.raises(PermanentError) as refused:
+        with pytest.raises(LaterError) as refused:
             await stranger.user_id()
 
     assert refused.value.code == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("ticket_answers", "me_answers", "kind"),
+    [(403, 200, PermanentError), (200, 200, LaterError), (403, 403, LaterError), (403, 401, LaterError)],
+)
+async def test_a_403_is_about_the_ticket_only_where_a_known_user_may_not_see_it(
+    ticket_answers: int, me_answers: int, kind: type[Exception]
+) -> None:
+    def answers(request: httpx.Request) -> httpx.Response:
+        if request.method == "PUT":
+            return httpx.Response(403)
+        return httpx.Response(me_answers if request.url.path.endswith("/users/me.json") else ticket_answers)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answers)) as client:
+        zendesk = Zendesk(base_url="http://world", email="x", token="y", our_user_id=OURS, client=client)
+        request = Request(kind="reply", connector="zendesk", object_id="1", semantics="idempotent", body={"ticket": {}})
+        with pytest.raises(kind) as refused:
+            await zendesk.send(request, effect_key="k1", stamp=None)
+
+    assert getattr(refused.value, "code", None) == "forbidden"
 
 
 async def test_the_connector_knows_who_it_is(zendesk: Zendesk) -> None:
@@ -296,7 +318,7 @@ async def test_an_error_after_the_effect_is_unknown_and_found_when_read_back(
 async def test_a_cut_connection_after_the_effect_is_unknown_and_found_when_read_back(
     world: World, ticket: Ticket
 ) -> None:
-    async with served(build(world)) as url, httpx.AsyncClient() as client:
+    async with served(build(world)) as url, http_transport.client() as client:
         zendesk = connector(client, url)
         stamp = await zendesk.current_stamp(str(ticket.id))
         world.api.faults.upcoming = ["effect_then_cut"]
@@ -312,7 +334,7 @@ async def test_a_down_zendesk_that_cuts_connections_is_unknown_for_a_write_and_l
     world: World, ticket: Ticket
 ) -> None:
     world.api.faults.down = "cut"
-    async with served(build(world)) as url, httpx.AsyncClient() as client:
+    async with served(build(world)) as url, http_transport.client() as client:
         with pytest.raises(OutcomeUnknownError):
             await connector(client, url).send(reply(ticket), effect_key="k1", stamp="2026-11-25T06:00:00Z")
         with pytest.raises(LaterError):
@@ -323,7 +345,7 @@ async def test_a_down_zendesk_that_cuts_connections_is_unknown_for_a_write_and_l
 async def test_of_a_late_call_and_its_retry_under_the_same_stamp_only_one_takes_effect(
     world: World, ticket: Ticket, clock: Clock, *, late_first: bool
 ) -> None:
-    async with served(build(world)) as url, httpx.AsyncClient() as client:
+    async with served(build(world)) as url, http_transport.client() as client:
         stamp = await connector(client, url).current_stamp(str(ticket.id))
         world.api.faults.upcoming = ["late"]
         with pytest.raises(OutcomeUnknownError) as unknown:

@@ -43,6 +43,7 @@ class OtherSide:
     def __init__(self) -> None:
         self.answers: Sequence[Answer | Cut | Silence] = (Answer(),)
         self.asked: list[Asked] = []
+        self.connections = 0
         self.url = ""
         self._closing = asyncio.Event()
 
@@ -59,20 +60,28 @@ class OtherSide:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         async with _closed(writer):
-            self.asked.append(await _request(reader))
-            answer = self.answers[min(len(self.asked), len(self.answers)) - 1]
-            match answer:
-                case Answer(status, body, headers):
-                    lines = {"content-length": str(len(body)), "connection": "close", **headers}
-                    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-                    writer.write(f"HTTP/1.1 {status} Said\r\n{head}\r\n".encode() + body)
-                    with contextlib.suppress(ConnectionError):  # the client had enough
-                        await writer.drain()
-                case Silence():
-                    await self._closing.wait()
-                case Cut():
-                    pass
+            keeps = True
+            while keeps:
+                self.asked.append(await _request(reader))
+                keeps = await self._answer(self.answers[min(len(self.asked), len(self.answers)) - 1], writer)
+
+    async def _answer(self, answer: Answer | Cut | Silence, writer: asyncio.StreamWriter) -> bool:
+        """Whether the connection is kept for another request: where the answer's headers say so."""
+        match answer:
+            case Answer(status, body, headers):
+                lines = {"content-length": str(len(body)), "connection": "close", **headers}
+                head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+                writer.write(f"HTTP/1.1 {status} Said\r\n{head}\r\n".encode() + body)
+                with contextlib.suppress(ConnectionError):  # the client had enough
+                    await writer.drain()
+                return lines["connection"] == "keep-alive"
+            case Silence():
+                await self._closing.wait()
+            case Cut():
+                pass
+        return False
 
 
 @contextlib.asynccontextmanager
