@@ -46,6 +46,7 @@ WARM_UP_SHARE = 0.15
 GOAL, FLOOR = 0.8, 0.4
 P99_GOAL_MS = 15.0
 EVENTS_PER_TICKET = 4
+_COSTS = (("ingest", "ingest_us"), ("Postgres", "postgres_us"), ("load generator", "sender_us"))
 _INSERT = "INSERT INTO baseline (body) VALUES (convert_to(repeat('x', 1024), 'UTF8'))"
 
 
@@ -159,7 +160,7 @@ async def send(ports: list[int], count: int, connections: int) -> None:
     other: list[bytes] = []
     cut = int(count * (1 - WARM_UP_SHARE))
     measured, warming = waiting[:cut], waiting[cut:]
-    seconds = 0.0
+    seconds = cpu_seconds = 0.0
     for queue, times in ((warming, warm), (measured, took)):
         done = [asyncio.Event() for _ in range(connections)]
         senders = []
@@ -170,12 +171,12 @@ async def send(ports: list[int], count: int, connections: int) -> None:
                 ports[number % len(ports)],
             )
             senders.append(sender)
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         for sender in senders:
             sender.next()
         for one in done:
             await one.wait()
-        seconds = time.perf_counter() - started
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     took.sort()
     print(
         json.dumps(
@@ -183,6 +184,7 @@ async def send(ports: list[int], count: int, connections: int) -> None:
                 "accepted_per_second": len(took) / seconds,
                 "p50_ms": took[len(took) // 2] * 1000 if took else None,
                 "p99_ms": took[len(took) * 99 // 100] * 1000 if took else None,
+                "sender_us": cpu_seconds * 1e6 / cut,
                 "not_accepted": len(other),
                 "first_other": other[0].decode()[-200:] if other else None,
             }
@@ -319,7 +321,8 @@ def main() -> None:
     print(f"webhooks accepted   {_line(taken['accepted_per_second'], taken)}   events stored {stored}")
     if taken["not_accepted"]:
         print(f"not accepted        {taken['not_accepted']}: {taken['first_other']}")
-    print(f"CPU a webhook       ingest {taken['ingest_us']:.0f} µs   Postgres {taken['postgres_us']:.0f} µs")
+    costs = (f"{name} {taken[of]:.0f} µs" for name, of in _COSTS)
+    print(f"CPU a webhook       {'   '.join(costs)}")
     ratio = taken["accepted_per_second"] / single["per_second"]
     print(f"ratio               {ratio:.2f} (goal {GOAL}, floor {FLOOR}); p99 goal {P99_GOAL_MS:g} ms")
     if stored != told.requests or ratio < FLOOR:

@@ -24,6 +24,8 @@ RETRY_DEFAULT_SECONDS = 5.0
 """How long to wait where the other side names no time."""
 RETRY_MAX_SECONDS = 3600.0
 """A longer wait is cut to this: asking once an hour costs nothing, and a typo there cannot silence us for a year."""
+CREDENTIALS_SECONDS = 60.0
+"""How long to wait where we are refused: a person has to act, and a wrong password sent often gets a user locked."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
@@ -34,7 +36,8 @@ def failure_of(response: httpx.Response, *, what: str) -> Exception | None:
     """What to raise for an answer; none for 2xx. `what` names the call in the message.
 
     A 5xx after anything but GET, HEAD or OPTIONS leaves open whether the request was carried out. A redirect is a
-    refusal: it is not followed, for the address is a setting and a body must not go where nobody sent it.
+    refusal: it is not followed, for the address is a setting and a body must not go where nobody sent it. 401 and 403
+    speak of our credentials, not of this request: whatever waits can go once they work again.
     """
     status = response.status_code
     if response.is_success:
@@ -57,7 +60,7 @@ def failure_of(response: httpx.Response, *, what: str) -> Exception | None:
         case HTTPStatus.UNPROCESSABLE_ENTITY:
             return PermanentError("unprocessable", message)
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return PermanentError("forbidden", message)
+            return LaterError("forbidden", message, seconds=CREDENTIALS_SECONDS)
         case _:
             return PermanentError("rejected", message)
 

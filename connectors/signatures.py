@@ -17,6 +17,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from connectors.protocol import RejectedDeliveryError
@@ -175,8 +176,9 @@ def _timestamp(value: str | None) -> str:
     return value
 
 
+@lru_cache(maxsize=1024)
 def _seconds(timestamp: str) -> float:
-    """Seconds since 1970, from that or from RFC 3339."""
+    """Seconds since 1970, from that or from RFC 3339. Whatever is signed within a second says the same."""
     if _UNIX_SECONDS.fullmatch(timestamp):
         return float(timestamp)
     try:

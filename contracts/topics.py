@@ -11,6 +11,3 @@ ALL = (CASES, PROPOSALS, DECISIONS, EFFECTS, DEAD_LETTERS, CONTROL)
 
 EPOCH = "nightshift.epoch"
 """One partition; its first record names the life of this broker (services/runtime/epoch.py)."""
-
-PARTITIONS = 4
-"""Partitions of each topic in ALL. The embedded broker fixes them at creation."""

@@ -78,8 +78,8 @@ async def database(state: Path) -> AsyncIterator[Connection]:
 def admin_url(state: Path) -> Iterator[str]:
     """The address of that database, for the length of the block. Raises NothingHereError, PostgresError."""
     told = running(state)
-    if os.environ.get("NIGHTSHIFT_DATABASE_URL"):
-        yield external_admin_url(os.environ)
+    if url := external_admin_url(os.environ):
+        yield url
     elif told is None:
         server = EmbeddedPostgres(state / "postgres")
         if not server.data.exists():

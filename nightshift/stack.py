@@ -24,11 +24,15 @@ from nightshift.embedded.broker import EmbeddedBroker
 from nightshift.embedded.child import free_port, is_free
 from nightshift.embedded.postgres import COPIES, EmbeddedPostgres
 from nightshift.supervisor import GRACE_SECONDS, PROJECT, Service, Supervisor, supervise
+from services.runtime.config import named_setting
 from services.runtime.migrate import SERVICES, EditedMigrationError, migrate
 
 _FIRST_START = """
 INSERT INTO control.switches (process, paused, reason) VALUES ($1, false, 'first start') ON CONFLICT DO NOTHING
 """
+_ADMIN_URL = "NIGHTSHIFT_DATABASE_ADMIN_URL"
+EMBEDDED_PARTITIONS = "1"
+"""One of each service works here; each partition costs the embedded broker and every consumer a share of each fetch."""
 OPTIONS = MappingProxyType({"ingest": "--intake-port", "reporter": "--console-port"})
 
 
@@ -84,7 +88,7 @@ class Stack:
         self._ports = _ports(self.state, self._names, self._wished)
         self._token = _token(self.state)
         # Both are started in this very thread: they live as long as it does. Nothing runs yet that would have to wait.
-        if not self._environment.get("NIGHTSHIFT_DATABASE_URL"):
+        if external_admin_url(self._environment) is None:
             self.postgres = EmbeddedPostgres(self.state / "postgres", settings=self._postgres_settings)
             self._exit.enter_context(self.postgres)
         if not self._environment.get("NIGHTSHIFT_KAFKA_BOOTSTRAP"):
@@ -112,14 +116,18 @@ class Stack:
         """The database, as the role that migrates and operates."""
         if self.postgres is not None:
             return self.postgres.admin_url
-        return external_admin_url(self._environment)
+        url = external_admin_url(self._environment)
+        assert url is not None, "without one Postgres is embedded"
+        return url
 
     def database_url(self, service: str) -> str:
         """The database, as a service's own role."""
         role = f"nightshift_{service}"
         if self.postgres is not None:
             return self.postgres.url(role)
-        return as_role(self._environment["NIGHTSHIFT_DATABASE_URL"], role)
+        url = named_setting("NIGHTSHIFT_DATABASE_URL", self._environment)
+        assert url is not None, "without one Postgres is embedded"
+        return as_role(url, role)
 
     @property
     def bootstrap(self) -> str:
@@ -150,6 +158,8 @@ class Stack:
         ours = {
             "NIGHTSHIFT_DATABASE_URL": self.database_url(name),
             "NIGHTSHIFT_KAFKA_BOOTSTRAP": self.bootstrap,
+            "NIGHTSHIFT_KAFKA_PARTITIONS": self._environment.get("NIGHTSHIFT_KAFKA_PARTITIONS")
+            or ("4" if self.broker is None else EMBEDDED_PARTITIONS),
             "NIGHTSHIFT_HTTP_HOST": "127.0.0.1",
             "NIGHTSHIFT_HTTP_PORT": str(self._ports[name]),
             "NIGHTSHIFT_PROCESSES": ",".join(self.processes),
@@ -159,7 +169,7 @@ class Stack:
         }
         if name == "reporter":
             ours["NIGHTSHIFT_CONSOLE_TOKEN"] = self._token
-        environment = {k: v for k, v in self._environment.items() if k != "NIGHTSHIFT_DATABASE_ADMIN_URL"} | ours
+        environment = {k: v for k, v in self._environment.items() if not k.startswith(_ADMIN_URL)} | ours
         return Service(
             name=name, module=f"services.{name}", environment=environment, ready_url=f"{self.url(name)}/readyz"
         )
@@ -205,9 +215,10 @@ async def prepare_database(admin_url: str, processes: Sequence[str] = ()) -> Non
         ) from error
 
 
-def external_admin_url(environment: Mapping[str, str]) -> str:
-    """The user's own database, as the role that may migrate."""
-    return environment.get("NIGHTSHIFT_DATABASE_ADMIN_URL") or environment["NIGHTSHIFT_DATABASE_URL"]
+def external_admin_url(environment: Mapping[str, str]) -> str | None:
+    """The user's own database, as the role that may migrate; none where it is the embedded one."""
+    url = named_setting("NIGHTSHIFT_DATABASE_URL", environment)
+    return url and (named_setting(_ADMIN_URL, environment) or url)
 
 
 def as_role(url: str, role: str) -> str:

@@ -19,6 +19,7 @@ PAGE_ROWS = 100
 HISTORY_PAGES_MAX = 30
 """3,000 updates of one ticket; a longer history is a duel of machines, and a person's."""
 _NOT_FOUND = 404
+_ME = "/users/me.json"
 
 
 M = TypeVar("M", bound=Wire)
@@ -84,7 +85,7 @@ class Zendesk:
 
     async def user_id(self) -> str:
         """The id of the user that these credentials belong to."""
-        return _parsed(_Me, await self._get("/users/me.json")).user.id
+        return _parsed(_Me, await self._get(_ME)).user.id
 
     async def read(self, object_id: str) -> Sequence[PlainChange]:
         """The whole history, and last the state (kind `read`).
@@ -94,7 +95,7 @@ class Zendesk:
         response = await self._response("GET", f"/tickets/{object_id}.json")
         if response.status_code == _NOT_FOUND:
             return _gone(object_id, response)
-        _check(response)
+        await self._check_about(object_id, response)
         ticket = _parsed(_One, response).ticket
         audits, users = await self._audits(object_id)
         try:
@@ -132,7 +133,7 @@ class Zendesk:
         response = await self._response("PUT", f"/tickets/{request.object_id}.json", json={"ticket": body})
         if response.status_code == httpx.codes.UNPROCESSABLE_ENTITY and await self._is_closed(request.object_id):
             raise PermanentError("closed", "Zendesk answered 422: the ticket is closed")
-        _check(response)
+        await self._check_about(request.object_id, response)
         try:
             done = _Updated.model_validate_json(response.content)
             reference = history.reference_of(done.audit) if done.audit else f"ticket:{done.ticket.updated_at}"
@@ -145,7 +146,9 @@ class Zendesk:
 
     async def current_stamp(self, object_id: str) -> str:
         """The ticket's `updated_at`, as Zendesk writes it. Raises PermanentError("gone")."""
-        return _parsed(_One, await self._get(f"/tickets/{object_id}.json")).ticket.updated_at
+        response = await self._response("GET", f"/tickets/{object_id}.json")
+        await self._check_about(object_id, response)
+        return _parsed(_One, response).ticket.updated_at
 
     async def written(self, object_id: str) -> Sequence[Written]:
         """The audits that our user wrote, oldest first. Raises PermanentError("gone")."""
@@ -163,13 +166,27 @@ class Zendesk:
         users: list[User] = []
         params = {"page[size]": str(PAGE_ROWS), "include": "users"}
         for _ in range(HISTORY_PAGES_MAX):
-            page = _parsed(_Audits, await self._get(f"/tickets/{object_id}/audits.json", params))
+            response = await self._response("GET", f"/tickets/{object_id}/audits.json", params=params)
+            await self._check_about(object_id, response)
+            page = _parsed(_Audits, response)
             audits += page.audits
             users += page.users
             if not page.meta.has_more or page.meta.after_cursor is None:
                 return sorted(audits, key=lambda audit: int(audit.id)), users
             params["page[after]"] = page.meta.after_cursor
         raise PermanentError("history_too_long", f"the ticket has more than {HISTORY_PAGES_MAX * PAGE_ROWS} updates")
+
+    async def _check_about(self, object_id: str, response: httpx.Response) -> None:
+        """Like `_check`. A 403 is about one ticket where our user is known and may not even see it.
+
+        Such a user is restricted to groups, brands or organisations, and the ticket lies outside of them: waiting
+        mends nothing. Where the ticket can be read, or nothing can, what is missing is a right or the credentials.
+        """
+        if response.status_code == httpx.codes.FORBIDDEN:
+            ticket = await self._response("GET", f"/tickets/{object_id}.json")
+            if ticket.status_code == httpx.codes.FORBIDDEN and (await self._response("GET", _ME)).is_success:
+                raise PermanentError("forbidden", "Zendesk answered 403: our user may not see this ticket")
+        _check(response)
 
     async def _get(self, path: str, params: Mapping[str, str] | None = None) -> httpx.Response:
         response = await self._response("GET", path, params=params)

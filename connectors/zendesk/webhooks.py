@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -173,23 +174,23 @@ def _read_quickly(payload: Mapping[str, Any]) -> _Told | None:
             return None
         if not 0 < len(identity) <= IDENTITY_CHARS_MAX or not event_type.isascii():
             return None
-        return _Told(
-            kind=event_type.removeprefix(_TICKET),
-            identity=identity,
-            time=plain_text(payload["time"]),
-            update_id=plain_text(sequence.get("id")),
-            position=position,
-            comment=None if (said := change.get("comment")) is None else _said(said),
-            object_id=plain_id(detail["id"]),
-            actor_id=plain_text(detail.get("actor_id")),
-            requester_id=plain_text(detail.get("requester_id")),
-            submitter_id=plain_text(detail.get("submitter_id")),
-            subject=plain_text(detail["subject"]) if "subject" in detail else None,
-            description=plain_text(detail.get("description")),
-            is_public=plain_truth(detail.get("is_public")),
-            created_at=plain_text(detail.get("created_at")),
-            updated_at=plain_text(detail.get("updated_at")),
-            fields=plain_fields(detail),
+        return _Told(  # in its order, since names cost more than the values
+            event_type.removeprefix(_TICKET),
+            identity,
+            plain_text(payload["time"]),
+            plain_text(sequence.get("id")),
+            position,
+            None if (said := change.get("comment")) is None else _said(said),
+            plain_id(detail["id"]),
+            plain_text(detail.get("actor_id")),
+            plain_text(detail.get("requester_id")),
+            plain_text(detail.get("submitter_id")),
+            plain_text(detail["subject"]) if "subject" in detail else None,
+            plain_text(detail.get("description")),
+            plain_truth(detail.get("is_public")),
+            plain_text(detail.get("created_at")),
+            plain_text(detail.get("updated_at")),
+            plain_fields(detail),
         )
     except (UnusualError, AttributeError, KeyError, TypeError, ValueError):
         return None
@@ -232,14 +233,14 @@ def _change(told: _Told, our_user_id: str) -> PlainChange:
             public=comment.is_public,
             author_id=author_id,
             staff=author_id != told.requester_id if staff is None else staff,
-            at=_comment_created_at(told, at),
+            at=_comment_created_at(told.time, told.updated_at),
         )
         texts["body"] = readable(comment.body)
     return PlainChange(
         object_id=told.object_id,
         kind=told.kind,
         identity=told.identity,
-        version=version_of(moment(told.updated_at) if told.updated_at else at),
+        version=_version(told.updated_at or told.time),
         position=told.position,
         update_id=told.update_id or None,
         author=author_of(author_id, ours=our_user_id, requester=told.requester_id, staff=staff),
@@ -265,11 +266,17 @@ def _is_description(comment: _Said, told: _Told) -> bool:
     return comment.body == told.description and told.created_at == told.updated_at != ""
 
 
-def _comment_created_at(told: _Told, event_time: datetime) -> str:
+@lru_cache(maxsize=4096)
+def _version(stamp: str) -> str:
+    return version_of(moment(stamp))
+
+
+@lru_cache(maxsize=4096)
+def _comment_created_at(time: str, updated_at: str) -> str:
     """The comment's own second. A detail may be newer than its event; the audit of the comment never is."""
-    at = event_time.astimezone(UTC).replace(microsecond=0)
-    if told.updated_at and moment(told.updated_at) <= at:
-        return told.updated_at
+    at = moment(time).astimezone(UTC).replace(microsecond=0)
+    if updated_at and moment(updated_at) <= at:
+        return updated_at
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -126,7 +126,11 @@ async def _topics(bootstrap: str) -> dict[str, bytearray]:
     await consumer.start()
     contents = {topic: bytearray() for topic in topics.ALL}
     try:
-        partitions = [TopicPartition(topic, number) for topic in topics.ALL for number in range(topics.PARTITIONS)]
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in topics.ALL
+            for number in consumer.partitions_for_topic(topic) or ()
+        ]
         consumer.assign(partitions)
         for partition in partitions:
             consumer.seek(partition, 0)

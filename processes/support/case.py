@@ -6,11 +6,12 @@ by whom, whether it still waits, and whether what is known of it is enough to an
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 from contracts.basis import Basis, basis_of, version_of
 from contracts.events.cases import Author, CaseChanged, FieldValue
-from processes.support.ticket import Case, Comment, Saying, Stamp, Turn, canonical, merge
+from processes.support.ticket import Case, Comment, Saying, Turn, canonical, merge
 
 __all__ = [
     "Case",
@@ -30,6 +31,7 @@ __all__ = [
     "party",
     "reopened",
     "replied",
+    "restored",
     "reveal",
     "speaker",
     "stamp",
@@ -54,7 +56,7 @@ Gone = Literal["merged", "spam", "deleted", "closed"]
 def fold(case: Case | None, change: CaseChanged) -> Case:
     """The case after a change, whenever the change arrives."""
     alone = _alone(change)
-    return merge(alone, alone) if case is None else merge(case, alone)
+    return alone if case is None else merge(case, alone)
 
 
 def speaker(case: Case, comment: Comment) -> Author:
@@ -86,27 +88,53 @@ def unanswered(case: Case) -> list[Comment]:
 
 def reopened(case: Case) -> Turn | None:
     """The newest return from solved that was not ours and that no message of the same moment explains."""
-    spoken = {c.at for c in messages(case)}
-    found = None
-    for before, after in zip(case.statuses, case.statuses[1:], strict=False):
-        wakes = before.status == "solved" and after.status not in _RESTING
-        if wakes and after.author != "ours" and after.version not in spoken:
-            found = after
-    return found
+    woken = [
+        after
+        for before, after in pairwise(case.statuses)
+        if before.status == "solved" and after.status not in _RESTING and after.author != "ours"
+    ]
+    spoken = {c.at for c in messages(case)} if woken else ()
+    return next((turn for turn in reversed(woken) if turn.version not in spoken), None)
+
+
+def restored(case: Case) -> Saying | None:
+    """The newest return of a ticket that was gone, where the customer still waited for an answer then.
+
+    What was decided before came to nothing, for a ticket that is gone is neither answered nor handed over.
+    """
+    newest = case.said("gone")[-1:]
+    if not newest or newest[0].values["gone"] is not None:
+        return None
+    at = newest[0].version
+    words = [key for key in _words(case) if key[0] <= at]
+    if not words or any(words[-1] < c.key for c in answers(case) if c.at <= at):
+        return None
+    status = [turn for turn in case.statuses if turn.version <= at and turn.status != "deleted"][-1:]
+    dealt_with = status and status[0].status in _RESTING and status[0].version > words[-1][0]
+    return None if dealt_with else newest[0]
 
 
 def basis(case: Case) -> Basis | None:
-    """The customer's newest public comment, or a reopening without one; none while nobody has asked anything."""
-    found = [basis_of(*c.key) for c in messages(case)[-1:]]
-    if (turn := reopened(case)) is not None:
-        found.append(basis_of(turn.version, "reopened"))
+    """The customer's newest public comment, a reopening without one, or the return of a ticket that was gone.
+
+    None while nobody has asked anything.
+    """
+    found = [basis_of(*key) for key in _words(case)[-1:]]
+    if (back := restored(case)) is not None:
+        found.append(basis_of(back.version, "restored"))
     return max(found, default=None)
 
 
 def asked(case: Case) -> Comment | None:
-    """The comment that is the basis; none for a reopening."""
+    """The comment that is to be answered; none for a reopening."""
     newest = messages(case)[-1:]
-    return newest[0] if newest and basis(case) == basis_of(*newest[0].key) else None
+    return newest[0] if newest and newest[0].key == _words(case)[-1] else None
+
+
+def _words(case: Case) -> list[tuple[str, str]]:
+    """When the customer asked, oldest first: by a message, or by reopening the ticket without one."""
+    turn = reopened(case)
+    return sorted([c.key for c in messages(case)] + ([] if turn is None else [(turn.version, "reopened")]))
 
 
 def gone(case: Case) -> Gone | None:
@@ -135,9 +163,9 @@ def awaits_answer(case: Case) -> bool:
 
 
 def asked_at(case: Case) -> datetime:
-    """When the basis happened outside; when the case began, while there is none."""
-    now = basis(case)
-    return opened_at(case) if now is None else datetime.fromisoformat(now.split("|")[0])
+    """When the customer asked; when the case began, while nobody did. A ticket that came back is as old as before."""
+    words = _words(case)
+    return datetime.fromisoformat(words[-1][0]) if words else opened_at(case)
 
 
 def opened_at(case: Case) -> datetime:
@@ -167,7 +195,7 @@ def stamp(case: Case) -> str | None:
 
 
 def needs_reading(case: Case) -> bool:
-    """A hint, a tie, a missing text, an unnamed author or an unexplained reopening that no read since has covered."""
+    """A hint, a tie, a missing text, an unnamed author, an unexplained reopening or return that no read has covered."""
     open_questions = [case.hinted_at or ""]
     for field in {name for saying in case.sayings for name in saying.values} if len(case.sayings) > 1 else ():
         said = case.said(field)
@@ -179,6 +207,8 @@ def needs_reading(case: Case) -> bool:
             open_questions.append(comment.received)
     if (turn := reopened(case)) is not None and asked(case) is None:
         open_questions.append(turn.received)
+    if (back := restored(case)) is not None:  # an answer may have reached it just before it went
+        open_questions.append(back.received)
     return max(open_questions) > (case.read_at or "")
 
 
@@ -196,9 +226,9 @@ def reveal(case: Case, unseal: Callable[[str], str]) -> Case:
 
 def _alone(change: CaseChanged) -> Case:
     received = version_of(change.received_at)
-    told = Case(door=change.door, object_id=change.object_id, first_at=version_of(change.occurred_at))
+    first_at = version_of(change.occurred_at)
     if change.hint or change.kind == "trigger":  # its fields may be older than it looks: only a read is believed
-        return told.model_copy(update={"hinted_at": received})
+        return Case(door=change.door, object_id=change.object_id, first_at=first_at, hinted_at=received)
     audit = change.update_id is not None and change.update_id.startswith("audit:")
     number = (change.update_id or "").removeprefix("audit:")
     values = {name: _plain(name, value) for name, value in change.fields.items() if name in _FIELDS}
@@ -208,23 +238,24 @@ def _alone(change: CaseChanged) -> Case:
         values["gone"] = _GONE[change.kind]
     if "subject" in change.texts:
         values["subject"] = change.texts["subject"]
-    at = Stamp(
-        version=change.version,
-        audit=int(number) if audit and number.isdecimal() else int(audit),
-        position=change.position,
-        identity=change.identity,
-        received=received,
-    ).model_dump()
-    saying = Saying(**at, update=change.update_id or change.identity, values=values)
+    at: dict[str, Any] = {
+        "version": change.version,
+        "audit": int(number) if audit and number.isdecimal() else int(audit),
+        "position": change.position,
+        "identity": change.identity,
+        "received": received,
+    }
+    saying = Saying(**at, update=change.update_id or change.identity, values=dict(sorted(values.items())))
     status = values.get("status") if change.kind in ("created", "status_changed") else None
     comment = _comment_of(change, received)
-    return told.model_copy(
-        update={
-            "sayings": (saying,) if values else (),
-            "comments": () if comment is None else (comment,),
-            "statuses": (Turn(**at, status=status, author=change.author),) if isinstance(status, str) else (),
-            "read_at": received if audit else None,
-        }
+    return Case(
+        door=change.door,
+        object_id=change.object_id,
+        sayings=(saying,) if values else (),
+        comments=() if comment is None else (comment,),
+        statuses=(Turn(**at, status=status, author=change.author),) if isinstance(status, str) else (),
+        first_at=first_at,
+        read_at=received if audit else None,
     )
 
 

@@ -10,7 +10,7 @@ from contracts.decision import Action, Circumstances, Decision, Execute, Facts, 
 from processes.support import case as cases
 from processes.support.objections import OBJECTIONS
 from processes.support.policy import Policy
-from processes.support.seen import Seen
+from processes.support.seen import Seen, look
 from processes.support.steps.answer.output import Proposal, Route, SetPriority, Tag
 from processes.support.ticket import Case
 
@@ -32,9 +32,9 @@ def decide(
         return Refuse(reasons=(reason,)) if cases.basis(case) is not None else Ignore(reasons=(reason,))
     if (reason := still_allowed(case, policy) or _channel_not_answered(case, policy)) is not None:
         return Ignore(reasons=(reason,))
-    seen = Seen(case=case, facts=facts, proposal=proposal, policy=policy, now=now, circumstances=circumstances)
+    seen = look(case, facts, proposal, policy, now, circumstances)
     found = [(rule, reason) for rule in OBJECTIONS if (reason := rule.check(seen)) is not None]
-    reasons = (*(reason for _, reason in found), *seen.refunds[0])
+    reasons = (*(reason for _, reason in found), *seen.refund_reasons)
     actions, left_out = _actions(seen, with_reply=not any(rule.spoils_reply for rule, _ in found))
     if reasons:
         return Hold(reasons=reasons, actions=actions)
@@ -90,5 +90,6 @@ def _actions(seen: Seen, *, with_reply: bool) -> tuple[tuple[Action, ...], tuple
                 )
             case _:
                 pass  # reply and refund are judged apart; escalation and account deletion are never carried out
-    kept += seen.refunds[1]
-    return tuple({action.model_dump_json(): action for action in kept}.values()), tuple(left_out.values())
+    kept += seen.refunds
+    once = tuple(action for place, action in enumerate(kept) if action not in kept[:place])
+    return once, tuple(left_out.values())

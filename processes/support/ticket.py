@@ -6,7 +6,7 @@ whichever way they were learnt.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from contracts.base import Contract
 from contracts.events.cases import Author, FieldValue
@@ -54,7 +54,7 @@ class Comment(Contract):
 
     @property
     def name(self) -> str:
-        """Sorts after `description` and `reopened`, and by number: what shares a second keeps its order."""
+        """Sorts after `description`, `reopened` and `restored`, and by number: what shares a second keeps its order."""
         return self.id if self.id == "description" else f"said:{self.id:0>20}"
 
     @property
@@ -113,6 +113,8 @@ class Case(Contract):
 def merge(one: Case, other: Case) -> Case:
     """What two histories of one ticket know together."""
     assert (one.door, one.object_id) == (other.door, other.object_id), "two cases are never merged into one"
+    if one == other:  # a proposal's case is mostly the one that the actor knows
+        return one
     comments = _comments((*one.comments, *other.comments))
     statuses: dict[tuple[str, str], Turn] = {}
     for turn in (*one.statuses, *other.statuses):
@@ -134,34 +136,39 @@ def merge(one: Case, other: Case) -> Case:
 
 def _newest(sayings: Iterable[Saying]) -> tuple[Saying, ...]:
     """Of each field what its newest version said, of each update of that version its last word."""
-    told: dict[_Order, dict[str, FieldValue]] = {}
+    told: dict[_Order, Saying] = {}
     for saying in sayings:
-        values = told.setdefault(_order(saying), {})
-        for name, value in saying.values.items():
-            values[name] = max(values[name], value, key=canonical) if name in values else value
+        order = _order(saying)
+        known = told.get(order)
+        told[order] = saying if known is None or known == saying else _same_saying(known, saying)
     heard: dict[str, tuple[str, set[str]]] = {}
     kept: list[Saying] = []
     for order in sorted(told, reverse=True):
-        version, audit, position, identity, update, received = order
-        values = {}
-        for name in sorted(told[order]):
-            newest, updates = heard.setdefault(name, (version, set()))
-            if newest == version and update not in updates and len(updates) < RIVALS_MAX:
-                updates.add(update)
-                values[name] = told[order][name]
-        if values:
-            kept.append(
-                Saying(
-                    version=version,
-                    audit=audit,
-                    position=position,
-                    identity=identity,
-                    received=received,
-                    update=update,
-                    values=values,
-                )
-            )
+        saying = told[order]
+        names: list[str] = []
+        for name in sorted(saying.values):
+            newest, updates = heard.setdefault(name, (saying.version, set()))
+            if newest == saying.version and saying.update not in updates and len(updates) < RIVALS_MAX:
+                updates.add(saying.update)
+                names.append(name)
+        if names:
+            kept.append(_saying_only(saying, names))
     return tuple(reversed(kept))
+
+
+def _same_saying(one: Saying, other: Saying) -> Saying:
+    """What two sources know of one change."""
+    values = {**one.values, **other.values}
+    for name in one.values.keys() & other.values.keys():
+        values[name] = max(one.values[name], other.values[name], key=canonical)
+    return one.model_copy(update={"values": values})
+
+
+def _saying_only(saying: Saying, names: Sequence[str]) -> Saying:
+    """Of these fields, in this order."""
+    if [*saying.values] == names:
+        return saying
+    return saying.model_copy(update={"values": {name: saying.values[name] for name in names}})
 
 
 _Order = tuple[str, int, int, str, str, str]
@@ -184,10 +191,12 @@ def _comments(comments: Iterable[Comment]) -> tuple[Comment, ...]:
     by_id: dict[str, Comment] = {}
     for comment in comments:
         known = by_id.get(comment.id)
-        by_id[comment.id] = comment if known is None else _same_comment(known, comment)
+        by_id[comment.id] = comment if known is None or known == comment else _same_comment(known, comment)
     ordered = sorted(by_id.values(), key=lambda c: c.key)
     forgotten = len(ordered) - TEXTS_MAX
-    return tuple(c.model_copy(update={"text": None}) if i < forgotten else c for i, c in enumerate(ordered))
+    if forgotten <= 0:
+        return tuple(ordered)
+    return (*(c.model_copy(update={"text": None}) for c in ordered[:forgotten]), *ordered[forgotten:])
 
 
 def _same_comment(one: Comment, other: Comment) -> Comment:

@@ -190,7 +190,11 @@ async def run() -> None:
         relay = Relay(database, SERVICE, producer, relay_wake)
         lanes = lanes_of(database, processes, outside, relay_wake)
         effect_wakes = [relay_wake, *(lane.wake for lane in lanes)]
-        workers = [deciding(database, process, settings, effect_wakes) for process in processes.values()]
+        workers = [
+            deciding(database, process, settings, effect_wakes)
+            for process in processes.values()
+            for _ in range(2)  # one batch waits for its commit while the other is decided
+        ]
         inbox = Inbox(database, SERVICE, handlers_of(processes))
 
         async def take(records: Sequence[Record]) -> None:
@@ -199,14 +203,13 @@ async def run() -> None:
                 wake.set()
 
         link = Link(
-            bootstrap=settings.kafka_bootstrap,
+            settings=settings,
             service=SERVICE,
             database=database,
             subscriptions=[topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CONTROL],
             take=take,
             producer=producer,
             relays=[relay],
-            replication=settings.kafka_replication,
         )
         alive: dict[str, Check] = {f"decide {w.process}": progress_of(w) for w in workers}
         alive |= {f"effects {lane.title}": lane.stalled for lane in lanes}

@@ -47,7 +47,7 @@ async def run() -> None:
         ]
         inbox = Inbox(database, "classifier", handlers(processes))
         link = Link(
-            bootstrap=settings.kafka_bootstrap,
+            settings=settings,
             service="classifier",
             database=database,
             subscriptions=SUBSCRIPTIONS,
@@ -55,7 +55,6 @@ async def run() -> None:
             before_consuming=inbox.take_what_became_readable,
             producer=producer,
             relays=[relay],
-            replication=settings.kafka_replication,
             woken_after=[publishing, *(worker.wake for worker in workers)],
         )
         await service.serve(

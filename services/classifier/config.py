@@ -6,7 +6,7 @@ from services.runtime.config import RuntimeSettings
 
 
 class Settings(RuntimeSettings):
-    """Complete at start. Addresses of sources are settings that process.toml names."""
+    """Complete at start. How sources and Zendesk are reached is read when a process names their connector."""
 
     model: str | None = None
     """`nearest`, `claude:<model>`: goes before `model.default` of every process."""
@@ -14,8 +14,3 @@ class Settings(RuntimeSettings):
     anthropic_url: str | None = None
     asks_at_once: int = Field(default=16, gt=0)
     """Questions that are under way side by side."""
-    zendesk_url: str | None = None
-    zendesk_email: str | None = None
-    zendesk_token: SecretStr | None = None
-    zendesk_user_id: str = ""
-    """The user that Nightshift writes as: its changes are ours."""

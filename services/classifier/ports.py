@@ -1,5 +1,6 @@
 """What the classifier needs of a model, and of whoever prepares its question."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -8,7 +9,7 @@ from contracts.base import Contract
 from contracts.decision import Facts
 from contracts.events.proposals import MadeFrom
 from contracts.failures import PermanentError
-from contracts.knowledge import Passage
+from contracts.knowledge import Passage, Question
 from contracts.proposed import Proposed
 
 
@@ -18,15 +19,12 @@ class Ask:
 
     instructions: str
     """The process's prompt, rendered."""
-    data: str
-    """JSON of case, facts and passages: fenced, bounded, and never an instruction."""
+    data: Callable[[], str]
+    """JSON of question, facts and passages: fenced, bounded, and never an instruction. Not every model reads it."""
     output: type[Proposed]
     """The schema of the answer."""
-    text: str
-    """The customer's words, for an embedding."""
+    question: Question
     facts: Facts
-    case: Contract
-    """With its texts in clear."""
     passages: tuple[Passage, ...]
     previous: tuple[str, str] | None = None
     """The last output and why it was not accepted, for the one retry."""

@@ -48,7 +48,7 @@ class Store(Protocol):
     """Where groups of deliveries go."""
 
     async def write(self, deliveries: Sequence[Delivery], shard: int) -> Sequence[Outcome]:
-        """Commit all of them in one transaction, or none."""
+        """Commit all of them in one transaction, or none. One group after the other for each shard."""
 
 
 class Archive(Protocol):

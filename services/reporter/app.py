@@ -35,8 +35,8 @@ from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
 
 log = structlog.get_logger()
-BATCH_SECONDS_MIN = 0.5
-"""Nobody waits for the page: events of one case that come together are projected once."""
+BATCH_SECONDS_MIN = 1.0
+"""The page may be a second behind: events of one case that come within it are projected once."""
 HEAL_AGAIN_SECONDS = 5.0
 
 
@@ -50,14 +50,13 @@ async def run() -> None:
         orders = Relay(database, "control", producer, Wake())
         appender = Appender(PostgresStore(database), Projector(policies))
         link = Link(
-            bootstrap=settings.kafka_bootstrap,
+            settings=settings,
             service="reporter",
             database=database,
             subscriptions=topics.ALL,
             take=appender.take,
             producer=producer,
             relays=[orders],
-            replication=settings.kafka_replication,
             batch_seconds_min=BATCH_SECONDS_MIN,
         )
         await service.serve(

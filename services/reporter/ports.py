@@ -1,11 +1,11 @@
 """What the handlers need of the tables, and the console of the projections."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
 
-from services.reporter.domain.log import Entry
+from services.reporter.domain.log import Entry, Told
 from services.reporter.domain.projection import Projected
 from services.reporter.domain.views import ApprovalRow, CasePage, DeadLetterRow, Status, Timeline
 
@@ -23,11 +23,11 @@ class Log(Projections, Protocol):
     async def hold(self, case_ids: Sequence[str]) -> None:
         """Until the transaction ends nobody else projects these cases, and no rebuild swaps the tables."""
 
-    async def append(self, entries: Sequence[Entry]) -> list[UUID]:
+    async def append(self, entries: Sequence[Entry]) -> Collection[UUID]:
         """Add the entries that the log does not hold yet; returns the ids of those added."""
 
-    async def entries_of(self, case_ids: Sequence[str]) -> Mapping[str, Sequence[Entry]]:
-        """What the log holds of these cases; of each, the newest `ENTRIES_OF_CASE_MAX`."""
+    async def told_of(self, case_ids: Sequence[str]) -> Mapping[str, Sequence[Told]]:
+        """What the log tells of these cases; of each, the newest `ENTRIES_OF_CASE_MAX` entries."""
 
 
 class Store(Protocol):
@@ -38,9 +38,9 @@ class Store(Protocol):
 
 
 class Project(Protocol):
-    """Entries of cases, projected."""
+    """What was told of cases, projected."""
 
-    def __call__(self, entries: Mapping[str, Sequence[Entry]]) -> list[Projected]: ...
+    def __call__(self, told: Mapping[str, Sequence[Told]]) -> list[Projected]: ...
 
 
 class Rebuilding(Protocol):

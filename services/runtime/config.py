@@ -1,20 +1,59 @@
-"""The settings that every service has. Read from `NIGHTSHIFT_*`; a secret may also lie in a file named by `…_FILE`."""
+"""The settings that every service has. Each is read from `NIGHTSHIFT_*`, or from a file named by `NIGHTSHIFT_…_FILE`.
+
+So Docker and Kubernetes may mount any of them as a secret. A variable that is empty is one that is not set.
+"""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "NIGHTSHIFT_"
 
 
-class RuntimeSettings(BaseSettings):
+class _Named(PydanticBaseSettingsSource):
+    """Every setting by `named_setting`, as those are that process.toml names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        del field
+        return named_setting(PREFIX + field_name.upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: named_setting(PREFIX + name.upper()) for name in self.settings_cls.model_fields}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class _Settings(BaseSettings):
     """Complete at start; nothing else reads the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What a caller gives goes before what the environment says."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return init_settings, _Named(settings_cls)
+
+
+class RuntimeSettings(_Settings):
+    """What every service has."""
 
     database_url: str
     """This service's own role: `postgresql://nightshift_actor@host/nightshift`."""
     kafka_bootstrap: str
+    kafka_partitions: int = Field(default=4, ge=1)
+    """Of each topic, where this service is the one that makes it: so many of each service can share the work."""
     kafka_replication: int = Field(default=1, ge=1)
     """Copies of each topic, where this service is the one that makes it."""
     http_host: str = "127.0.0.1"
@@ -36,27 +75,25 @@ class RuntimeSettings(BaseSettings):
         return tuple(name.strip() for name in self.processes.split(",") if name.strip())
 
 
-class MigrationSettings(BaseSettings):
+class MigrationSettings(_Settings):
     """What the migration needs."""
-
-    model_config = SettingsConfigDict(env_prefix="NIGHTSHIFT_", frozen=True, extra="ignore")
 
     database_admin_url: str
     """A role that may make roles and schemas."""
 
 
 class MissingSettingError(Exception):
-    """A setting that process.toml names is not there."""
+    """A setting that is needed is not there."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"setting {name} is not set: set {name}, or {name}_FILE to the path of a file that holds it")
 
 
-def named_setting(name: str) -> str | None:
-    """The value of a setting that process.toml names (a secret, an address), or none where it is not set."""
-    if value := os.environ.get(name):
+def named_setting(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The value of a setting, or none where it is not set. Raises OSError for a file that cannot be read."""
+    if value := environment.get(name):
         return value
-    if file := os.environ.get(f"{name}_FILE"):
+    if file := environment.get(f"{name}_FILE"):
         return Path(file).read_text().strip()
     return None
 

@@ -76,7 +76,8 @@ class Relay:
             return 0
         records = {row["id"]: Record(row["topic"], row["key"], row["headers"], row["body"]) for row in rows}
         answers = await self._publisher.publish(list(records.values()))
-        async with self._database.transaction() as connection:
+        as_one = self._database.transaction if any(answers) else self._database.connection
+        async with as_one() as connection:
             await connection.execute(self._mark, [row["id"] for row in rows], list(answers))
             for row, refused in zip(rows, answers, strict=True):
                 if refused is not None:

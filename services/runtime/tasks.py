@@ -57,6 +57,10 @@ FROM next n WHERE t.case_id = n.case_id AND t.kind = n.kind
 RETURNING t.case_id, t.kind, t.process, t.basis, t.cause, t.correlation_id, t.traceparent, t.token, t.attempts,
           t.redrives, t.opened_at
 """
+_DUE = """
+SELECT EXISTS (SELECT 1 FROM tasks
+               WHERE process = $1 AND kind = $2 AND state = 'open' AND available_at <= clock_timestamp())
+"""
 _RENEW = """
 UPDATE tasks t SET available_at = clock_timestamp() + $4::interval
 FROM unnest($1::text[], $2::text[], $3::bigint[]) r(case_id, kind, token)
@@ -233,13 +237,19 @@ class Worker:
 
     async def claim(self) -> list[Claim]:
         """Take what is due, up to `batch_max`; nothing while the process is paused."""
-        async with self.database.transaction() as connection:
-            generation = await switches.running_generation(connection, self.process) if self.obeys_switch else 0
-            if generation is None:
-                return []
-            rows = await connection.fetch(
-                _CLAIM, self.process, self.kind, self.batch_max, timedelta(seconds=self.lease_seconds)
-            )
+        generation = 0
+        async with self.database.connection() as connection:
+            if not self.obeys_switch:
+                rows = await self._take(connection)
+            elif not await connection.fetchval(_DUE, self.process, self.kind):
+                return []  # most often so, and then the switch need not be held
+            else:
+                async with connection.transaction():
+                    running = await switches.running_generation(connection, self.process)
+                    if running is None:
+                        return []
+                    generation = running
+                    rows = await self._take(connection)
         return [
             Claim(
                 case_id=row["case_id"],
@@ -256,6 +266,10 @@ class Worker:
             )
             for row in rows
         ]
+
+    async def _take(self, connection: Connection) -> Sequence[Any]:
+        lease = timedelta(seconds=self.lease_seconds)
+        return await connection.fetch(_CLAIM, self.process, self.kind, self.batch_max, lease)
 
     async def finish(self, claims: Sequence[Claim], outcomes: Sequence[Outcome | Exception]) -> None:
         """Write what came of the claims: one transaction, or, when that fails, one for each."""

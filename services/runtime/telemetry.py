@@ -33,10 +33,10 @@ def configure(service: str, *, level: str, otlp_url: str | None) -> None:
         level=logging.WARNING, format='{"level": "%(levelname)s", "logger": "%(name)s", "event": "%(message)s"}'
     )
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs each failed reconnect; kafka.py says it once
-    provider = TracerProvider(resource=Resource.create({"service.name": f"nightshift-{service}"}))
     if otlp_url is not None:
+        provider = TracerProvider(resource=Resource.create({"service.name": f"nightshift-{service}"}))
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_url)))
-    trace.set_tracer_provider(provider)
+        trace.set_tracer_provider(provider)
 
 
 def _with(service: str) -> structlog.types.Processor:
@@ -49,7 +49,10 @@ def _with(service: str) -> structlog.types.Processor:
 
 @contextmanager
 def span(name: str, traceparent: str | None = None) -> Iterator[str | None]:
-    """A span below `traceparent`; gives the header that what follows travels with."""
+    """A span below `traceparent`; gives the header that what follows travels with.
+
+    Where spans go nowhere none is made, and the header is the one that came.
+    """
     parent = _propagator.extract({"traceparent": traceparent}) if traceparent else None
     with trace.get_tracer("nightshift").start_as_current_span(name, context=parent):
         carrier: dict[str, str] = {}

@@ -16,6 +16,7 @@ from contracts.decision import Facts
 from contracts.envelope import Event, decode
 from contracts.events.proposals import MadeFrom
 from contracts.failures import LaterError
+from contracts.knowledge import Question
 from services.classifier.handlers.propose import Proposing
 from services.classifier.inbound.kafka import handlers
 from services.classifier.ports import Answer, Ask
@@ -58,11 +59,10 @@ class PlainDesk:
     def ask(self, case: Contract, facts: Facts) -> Ask:
         return Ask(
             instructions="answer",
-            data=case.model_dump_json(),
+            data=case.model_dump_json,
             output=self.process.Proposal,
-            text="",
+            question=Question(text="", brand=None, language="en"),
             facts=facts,
-            case=case,
             passages=(),
             tokens_out_max=100,
         )

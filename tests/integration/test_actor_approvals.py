@@ -125,6 +125,26 @@ async def test_nobodys_answer_is_a_no_by_the_databases_clock(actor: Bench) -> No
     assert [c.request.kind for c in actor.outside.calls] == ["handover"]
 
 
+async def test_an_overdue_approval_whose_case_cannot_be_read_stops_no_other_and_ends_when_it_can(actor: Bench) -> None:
+    for ticket in "12":
+        await actor.ask(ticket, confidence=0.1)
+    body = await actor.admin.fetchval("SELECT body FROM actor.cases WHERE case_id = $1", case_of("1"))
+    await actor.admin.execute("UPDATE actor.cases SET body = '{}' WHERE case_id = $1", case_of("1"))
+    await actor.admin.execute("UPDATE actor.approvals SET expires_at = clock_timestamp()")
+
+    assert await actor.expire() == 1
+    assert await actor.expire() == 0
+    assert await resolved(actor) == ["expired"]
+
+    await actor.admin.execute("UPDATE actor.cases SET body = $2 WHERE case_id = $1", case_of("1"), body)
+    await actor.admin.execute("UPDATE actor.approvals SET put_off_until = clock_timestamp()")
+    assert await actor.expire() == 1
+    await actor.send()
+
+    assert await resolved(actor) == ["expired", "expired"]
+    assert sorted(c.request.object_id for c in actor.outside.calls) == ["1", "2"]
+
+
 async def test_a_yes_that_comes_too_late_is_a_no(actor: Bench) -> None:
     await actor.ask(confidence=0.1)
     await actor.admin.execute("UPDATE actor.approvals SET expires_at = clock_timestamp()")

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from connectors.protocol import Acknowledged
 from contracts.events.dead_letters import DeadLetterRaised
@@ -274,6 +275,43 @@ async def test_an_outage_opens_the_breaker_and_effects_wait_and_none_dies(actor:
 
     assert set((await actor.states()).values()) == {"acknowledged"}
     assert actor.outside.answers_most == 1
+
+
+async def test_refused_credentials_bury_nothing_tell_a_person_once_and_go_on_when_they_work_again(actor: Bench) -> None:
+    for ticket in "123456":
+        await actor.ask(ticket)
+    for _ in range(20):
+        actor.outside.faults.append(raises(LaterError("forbidden", "401", seconds=60)))
+
+    with capture_logs() as logs:
+        await actor.send()
+        calls = len(actor.outside.calls)
+        opened = actor.lane.breaker.state(actor.time)
+        for _ in range(10):  # longer than attempts_max
+            actor.time += 16
+            await actor.hurry()
+            await actor.send()
+        actor.outside.faults.clear()
+        actor.time += 16
+        await actor.hurry()
+        await actor.send()
+
+    assert (calls, opened) == (3, "open")
+    assert [entry["log_level"] for entry in logs if "credentials" in entry["event"]] == ["error"]
+    assert set((await actor.states()).values()) == {"acknowledged"}
+    assert await actor.said(DeadLetterRaised) == []
+
+
+async def test_an_answer_that_grew_too_old_behind_refused_credentials_goes_to_a_person(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(raises(LaterError("forbidden", "401", seconds=60)))
+    await actor.send()
+    await actor.admin.execute("UPDATE actor.effects SET asked_at = asked_at - interval '1 day'")
+
+    await actor.hurry()
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "superseded", "handover 1.1": "acknowledged"}
 
 
 async def test_a_ticket_deleted_while_work_waits_ends_it_without_a_dead_letter(actor: Bench) -> None:

@@ -28,7 +28,7 @@ async def test_a_proposal_on_the_topics_becomes_a_decision_and_sigterm_ends_it_i
         "NIGHTSHIFT_PROCESSES": "tiny",
         "NIGHTSHIFT_PROCESSES_FOLDER": str(PROCESSES),
     }
-    await make_topics(broker, replication=1)
+    await make_topics(broker, partitions=4, replication=1)
     async with bench(migrated) as actor:
         change = actor.outside.says("actor-service")
         records = [

@@ -15,7 +15,7 @@ INSERT INTO ingest.unread (event_id, topic, type, headers, body) VALUES (gen_ran
 
 @pytest.fixture
 async def topics_of(broker: str) -> str:
-    await make_topics(broker, replication=1)
+    await make_topics(broker, partitions=4, replication=1)
     return broker
 
 

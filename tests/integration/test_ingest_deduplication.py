@@ -116,3 +116,16 @@ async def test_deliveries_and_duplicates_are_tallied(migrated: MigratedDatabase)
 
         (row,) = await running.rows("SELECT accepted, duplicate, no_case, unreadable FROM tallies")
         assert tuple(row) == (1, 2, 1, 1)
+
+
+async def test_one_group_through_two_doors_is_one_commit_and_a_tally_for_each(migrated: MigratedDatabase) -> None:
+    async with intake(migrated.url(ROLE)) as running:
+        async with asyncio.TaskGroup() as group:
+            for n in range(6):
+                group.create_task(running.zendesk(comment(f"e{n % 3}"), f"i{n}"))
+                group.create_task(running.post(OPEN, change(f"c{n % 2}"), {"webhook-id": f"d{n}"}))
+
+        tallies = await running.rows("SELECT source, accepted, duplicate FROM tallies ORDER BY source")
+        assert [tuple(row) for row in tallies] == [("open", 2, 4), ("zendesk", 3, 3)]
+        assert await running.count("outbox") == await running.count("deliveries") == 5
+        assert len(running.committed) == 1

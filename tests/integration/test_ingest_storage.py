@@ -147,7 +147,7 @@ async def test_a_type_that_concerns_no_case_is_kept_and_makes_no_event(migrated:
         answer = await running.zendesk(b'{"type": "zen:event-type:user.created", "id": "u1"}', "i1")
 
         assert answer.json["duplicate"] is False
-        (row,) = await running.rows("SELECT case_ids FROM deliveries")
+        (row,) = await running.rows("SELECT about -> 'case_ids' AS case_ids FROM deliveries")
         assert row["case_ids"] == ["support:zendesk:no-case-2026-11-25"]
         assert await running.count("outbox") == 0
 

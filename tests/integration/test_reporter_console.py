@@ -17,7 +17,7 @@ from contracts.envelope import Event
 from contracts.events import REGISTRY
 from services.reporter.handlers.append import Appender, Projector
 from services.reporter.inbound.console import pages
-from services.reporter.inbound.console.session import COOKIE, Guard, Sessions
+from services.reporter.inbound.console.session import Guard, Sessions
 from services.reporter.outbound import queries
 from services.reporter.outbound.event_log import PostgresStore
 from services.reporter.outbound.gauges import Gauges
@@ -81,7 +81,9 @@ PATHS = ("/", "/cases", "/cases/support:zendesk:1", "/approvals", "/dead-letters
 async def test_nobody_sees_anything_without_a_session(site: Site) -> None:
     cookies = ("", "x", "9999999999.00", f"{2_000_000}.{'0' * 64}")
     for path, cookie in itertools.product(PATHS, cookies):
-        answer = await site.browser.get(path, headers={"cookie": f"{COOKIE}={cookie}"})
+        answer = await site.browser.get(
+            path, headers={"cookie": f"{Sessions(TOKEN, seconds=1, clock=site.clock).cookie_name}={cookie}"}
+        )
 
         assert answer.status_code == 401
         assert "NIGHTSHIFT_CONSOLE_TOKEN" in answer.text

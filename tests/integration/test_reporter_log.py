@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -11,17 +12,18 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from contracts.envelope import Record
 from services.reporter.app import heal, rebuild, version_of
-from services.reporter.domain.log import Entry
+from services.reporter.domain.log import Told
 from services.reporter.domain.projection import Projected
 from services.reporter.domain.sla import Policy
 from services.reporter.handlers.append import Appender, Projector
 from services.reporter.handlers.rebuild import rebuild as rebuild_tables
-from services.reporter.outbound.event_log import PostgresStore, digest
+from services.reporter.outbound.event_log import ENTRIES_OF_CASE_MAX, PostgresStore, digest
 from services.reporter.outbound.rebuilding import RebuildRunsError, projected_by, rebuilding
+from services.runtime.migrate import migrate
 from services.runtime.postgres import Database, connect
 from services.runtime.stop import Stop
 from tests.conftest import MigratedDatabase
-from tests.unit.reporter.night import POLICY, night, records, unknown_record
+from tests.unit.reporter.night import POLICY, night, records, tell, unknown_record
 
 POLICIES: dict[str, Policy] = {"support": POLICY}
 
@@ -53,14 +55,49 @@ ORDERS = (
 )
 
 
+WAYS_AROUND = (
+    "DROP TRIGGER event_log_keeps_rows ON reporter.event_log",
+    "ALTER TABLE reporter.event_log DISABLE TRIGGER ALL",
+    "CREATE OR REPLACE FUNCTION reporter.event_log_only_grows() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'",
+    "DROP TABLE reporter.event_log",
+    "DROP SCHEMA reporter CASCADE",
+    "ALTER TABLE reporter.event_log OWNER TO nightshift_reporter",
+)
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new database", "log of before"])
+async def test_the_services_role_can_take_no_protection_off_the_log(
+    migrated: MigratedDatabase, database: Database, *, existing: bool
+) -> None:
+    if existing:
+        admin = await asyncpg.connect(migrated.admin_url)
+        await admin.execute("""
+            ALTER SCHEMA reporter OWNER TO nightshift_reporter;
+            ALTER TABLE reporter.event_log OWNER TO nightshift_reporter;
+            ALTER FUNCTION reporter.event_log_only_grows() OWNER TO nightshift_reporter;
+            DELETE FROM nightshift.migrations WHERE name = 'reporter/0002_log_owner.sql'
+        """)
+        await admin.close()
+        await migrate(migrated.admin_url)
+    await appender(database).take(records(night(1)))
+
+    for way in WAYS_AROUND:
+        async with database.connection() as connection:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(way)
+
+    assert await value(database, "SELECT count(*) FROM event_log") == len(night(1))
+
+
 @pytest.mark.parametrize(
     ("role", "trick"),
     [
         ("nightshift_reporter", "SELECT 1"),
         ("nightshift_reporter", "GRANT ALL ON reporter.event_log TO nightshift_reporter"),
+        ("postgres", "SELECT 1"),
         ("postgres", "SET session_replication_role = replica"),
     ],
-    ids=["owner", "owner with every right granted back", "superuser who plays a replica"],
+    ids=["service", "service that helps itself", "owner", "superuser who plays a replica"],
 )
 async def test_the_log_refuses_every_change(
     migrated: MigratedDatabase, database: Database, role: str, trick: str
@@ -108,10 +145,10 @@ async def test_a_record_that_nobody_can_read_is_in_the_log_and_spoils_no_other(d
 class _Clumsy(Projector):
     """Cannot project one case."""
 
-    def __call__(self, entries: Mapping[str, Sequence[Entry]]) -> list[Projected]:
-        if "support:zendesk:1000" in entries:
+    def __call__(self, told: Mapping[str, Sequence[Told]]) -> list[Projected]:
+        if "support:zendesk:1000" in told:
             raise ValueError("a bug")
-        return super().__call__(entries)
+        return super().__call__(told)
 
 
 async def test_a_case_that_cannot_be_projected_is_in_the_log_and_spoils_no_other(database: Database) -> None:
@@ -145,6 +182,51 @@ async def test_an_event_whose_time_has_no_offset_is_unread_and_spoils_nothing_of
     assert await value(database, "SELECT count(*) FROM projections WHERE kind = 'unread'") == 1
 
 
+class _Shaky(Projector):
+    """Is away once, when asked to."""
+
+    away = False
+
+    def __call__(self, told: Mapping[str, Sequence[Told]]) -> list[Projected]:
+        if self.away:
+            self.away = False
+            raise ConnectionError("Postgres is away")
+        return super().__call__(told)
+
+
+async def test_what_was_not_committed_is_not_remembered(database: Database) -> None:
+    projector = _Shaky(POLICIES)
+    reporter, other = Appender(PostgresStore(database), projector), appender(database)
+    first, second, third, fourth, *_ = records(tell("1", "answered"))
+    await reporter.take([first])
+
+    projector.away = True
+    with pytest.raises(ConnectionError):
+        await reporter.take([second])
+    await other.take([third])
+    await reporter.take([fourth])
+
+    live = await digest_of(database)
+    assert await value(database, "SELECT row ->> 'events' FROM projections WHERE kind = 'case'") == "3"
+    await rebuild(database, POLICIES)
+    assert await digest_of(database) == live
+
+
+async def test_a_subject_with_more_events_than_are_read_is_projected_from_its_newest(database: Database) -> None:
+    odd = unknown_record()
+    told = [odd._replace(headers={**odd.headers, "ce_id": str(UUID(int=n))}) for n in range(ENTRIES_OF_CASE_MAX + 1)]
+    reporter = appender(database)
+
+    for batch in (told[:-1], told[-1:]):
+        await reporter.take(batch)
+
+    live = await digest_of(database)
+    unread = await value(database, "SELECT count(*) FROM projections WHERE kind = 'unread'")
+    assert unread == ENTRIES_OF_CASE_MAX
+    await rebuild(database, POLICIES)
+    assert await digest_of(database) == live
+
+
 def batches(told: Sequence[Record], cuts: Sequence[int]) -> list[list[Record]]:
     edges = [0, *sorted({cut % (len(told) + 1) for cut in cuts}), len(told)]
     return [list(told[start:end]) for start, end in itertools.pairwise(edges) if start < end]
@@ -160,8 +242,9 @@ async def test_any_arrival_order_any_duplicates_and_any_batches_give_the_same_by
     shuffled = [*told, *chance.sample(told, again)]
     chance.shuffle(shuffled)
 
+    reporters = [appender(database), appender(database)]
     for batch in batches(shuffled, cuts):
-        await appender(database).take(batch)
+        await chance.choice(reporters).take(batch)
 
     live = await digest_of(database)
     await rebuild(database, POLICIES)
@@ -171,8 +254,9 @@ async def test_any_arrival_order_any_duplicates_and_any_batches_give_the_same_by
 async def test_a_rebuild_equals_the_live_projections_and_says_what_it_was_made_by(database: Database) -> None:
     told = records(night(40))
     random.Random(3).shuffle(told)
+    reporter = appender(database)
     for start in range(0, len(told), 37):
-        await appender(database).take(told[start : start + 37])
+        await reporter.take(told[start : start + 37])
     live, seen = await digest_of(database), list[int]()
 
     cases = await rebuild(database, POLICIES, progress=seen.append)
@@ -243,8 +327,9 @@ class _StopAtWait(Stop):
 
 async def test_no_total_is_zero_and_every_total_is_the_sum_of_its_cases(database: Database) -> None:
     told = records(night(20))
+    reporter = appender(database)
     for start in range(0, len(told), 5):
-        await appender(database).take(told[start : start + 5])
+        await reporter.take(told[start : start + 5])
 
     wrong = await value(
         database,
@@ -252,7 +337,7 @@ async def test_no_total_is_zero_and_every_total_is_the_sum_of_its_cases(database
         SELECT count(*) FROM (
             SELECT process, split_part(name, '|', 1) AS period, split_part(name, '|', 2) AS name,
                    sum(v::numeric) AS amount
-            FROM projections, jsonb_each_text(row) AS s(name, v) WHERE kind = 'sums' GROUP BY 1, 2, 3) s
+            FROM projections, json_each_text(row) AS s(name, v) WHERE kind = 'sums' GROUP BY 1, 2, 3) s
         FULL JOIN totals t USING (process, period, name)
         WHERE s.amount IS DISTINCT FROM t.amount OR t.amount = 0
         """,
@@ -266,14 +351,14 @@ async def test_several_reporters_and_a_rebuild_at_once_give_the_same_bytes(datab
     chance = random.Random(5)
 
     async def report() -> None:
-        mine = chance.sample(told, len(told))
+        mine, reporter = chance.sample(told, len(told)), appender(database)
         for start in range(0, len(mine), 50):
-            while not await _taken(mine[start : start + 50]):
+            while not await _taken(reporter, mine[start : start + 50]):
                 continue
 
-    async def _taken(batch: list[Record]) -> bool:
+    async def _taken(reporter: Appender, batch: list[Record]) -> bool:
         try:
-            await appender(database).take(batch)
+            await reporter.take(batch)
         except asyncpg.DeadlockDetectedError:  # the link to the broker takes such a batch again
             return False
         return True

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
+import structlog
 from pydantic import TypeAdapter
 
 from contracts.base import Fact
@@ -15,12 +16,15 @@ from contracts.sealed import UnsealableError
 from services.actor.domain import effect
 from services.actor.handlers import ledger
 from services.actor.handlers.hand_over import Handover, hand_over
-from services.actor.handlers.say import SOURCE, Cause, say
+from services.actor.handlers.say import SOURCE, Cause, approvals_put_off_total, say
 from services.runtime import cases, outbox, vault
+from services.runtime.failures import Later, tell
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
 EXPIRED_ROWS_MAX = 200
+PUT_OFF_SECONDS = 300.0
+"""Until an approval whose case could not be read is looked at again: a newer build may read it."""
 _REQUESTS = TypeAdapter(list[Request])
 
 _WAITING = """
@@ -30,9 +34,15 @@ WHERE a.approval_id = $1 AND a.state = 'waiting' FOR UPDATE OF a
 _OVERDUE = """
 SELECT a.*, c.basis AS newest, clock_timestamp() AS now FROM approvals a JOIN cases c USING (case_id)
 WHERE a.process = $1 AND a.state = 'waiting' AND a.expires_at <= clock_timestamp()
+  AND (a.put_off_until IS NULL OR a.put_off_until <= clock_timestamp())
 ORDER BY a.expires_at LIMIT $2 FOR UPDATE OF a SKIP LOCKED
 """
+_PUT_OFF = """
+UPDATE approvals SET put_off_until = clock_timestamp() + make_interval(secs => $2) WHERE approval_id = $1
+"""
 _RESOLVE = "UPDATE approvals SET state = $2, resolved_by = $3, resolved_at = $4 WHERE approval_id = $1"
+
+log = structlog.get_logger()
 
 Answer = Literal["approved", "denied", "expired", "superseded"]
 
@@ -95,11 +105,30 @@ async def _approve(
 
 
 async def expire_approvals(connection: Connection, process: Process) -> int:
-    """What nobody answered in time, by the database's clock, is a no. Returns how many there were."""
+    """What nobody answered in time, by the database's clock, is a no. Returns how many there were.
+
+    One whose case cannot be read (damaged, or written by a newer build) stays open for later and stops no other.
+    """
     rows = await connection.fetch(_OVERDUE, process.name, EXPIRED_ROWS_MAX)
+    expired = 0
     for row in rows:
-        await _expire(connection, row, process)
-    return len(rows)
+        try:
+            async with connection.transaction():  # a savepoint
+                await _expire(connection, row, process)
+            expired += 1
+        except Exception as error:
+            if isinstance(failure := tell(error), Later):
+                raise
+            await connection.execute(_PUT_OFF, row["approval_id"], PUT_OFF_SECONDS)
+            approvals_put_off_total.labels(process.name).inc()
+            log.error(  # noqa: TRY400  # a traceback may quote people's text
+                "an overdue approval waits: its case cannot be read",
+                process=process.name,
+                case_id=row["case_id"],
+                error=type(error).__name__,
+                code=failure.code,
+            )
+    return expired
 
 
 async def _expire(connection: Connection, row: ledger.Row, process: Process) -> None:

@@ -10,10 +10,14 @@ from services.runtime.postgres import Connection
 HISTORY_HOURS_MAX = 28 * 24
 _HOUR = timedelta(hours=1)
 
-_PARTY = """
-SELECT w.case_id, count(*) AS others FROM unnest($2::text[], $3::text[]) w(case_id, party)
-JOIN cases c ON c.process = $1 AND c.party = w.party AND c.is_open AND c.case_id <> w.case_id
-GROUP BY w.case_id
+_CASES = """
+SELECT w.case_id,
+       (SELECT count(*) FROM cases c
+        WHERE c.process = $1 AND c.party = w.party AND c.is_open AND c.case_id <> w.case_id) AS others,
+       (SELECT count(*) FROM effects e WHERE e.case_id = w.case_id AND e.kind <> 'notice'
+        AND e.attempted_at > $4::timestamptz - interval '1 hour') AS effects,
+       (SELECT hour FROM label_hours WHERE process = $1 ORDER BY hour LIMIT 1) AS first_hour
+FROM unnest($2::text[], $3::text[]) w(case_id, party)
 """
 _LABELS = """
 SELECT label, sum(count) FILTER (WHERE hour = date_trunc('hour', $3::timestamptz)) AS this_hour,
@@ -22,11 +26,6 @@ SELECT label, sum(count) FILTER (WHERE hour = date_trunc('hour', $3::timestamptz
 FROM label_hours WHERE process = $1 AND label = ANY($2)
   AND hour >= date_trunc('hour', $3::timestamptz) - interval '28 days' AND hour <= $3
 GROUP BY label
-"""
-_FIRST_HOUR = "SELECT hour FROM label_hours WHERE process = $1 ORDER BY hour LIMIT 1"
-_EFFECTS = """
-SELECT case_id, count(*) AS effects FROM effects
-WHERE case_id = ANY($1) AND kind <> 'notice' AND attempted_at > $2::timestamptz - interval '1 hour' GROUP BY case_id
 """
 _COUNT = """
 INSERT INTO label_hours AS h (process, label, hour, count)
@@ -50,11 +49,10 @@ async def circumstances_of(
 ) -> dict[str, Circumstances]:
     """By case id, as of `now`. The hour in progress is completed by its share of the hour before."""
     case_ids = [a.case_id for a in asked]
-    parties = await connection.fetch(_PARTY, process, case_ids, [a.party for a in asked])
-    others = {row["case_id"]: row["others"] for row in parties}
-    effects = {row["case_id"]: row["effects"] for row in await connection.fetch(_EFFECTS, case_ids, now)}
+    rows = await connection.fetch(_CASES, process, case_ids, [a.party for a in asked], now)
+    around = {row["case_id"]: row for row in rows}
     labels = {row["label"]: row for row in await connection.fetch(_LABELS, process, [a.label for a in asked], now)}
-    first = await connection.fetchval(_FIRST_HOUR, process)
+    first = rows[0]["first_hour"] if rows else None
     this_hour = now.replace(minute=0, second=0, microsecond=0)
     hours = 0.0 if first is None else min(float(HISTORY_HOURS_MAX), max(0.0, (this_hour - first) / _HOUR))
     left_of_last = 1.0 - (now - this_hour) / _HOUR
@@ -62,12 +60,12 @@ async def circumstances_of(
     def of(one: Asked) -> Circumstances:
         row = labels.get(one.label)
         return Circumstances(
-            other_open_cases_of_party=others.get(one.case_id, 0),
+            other_open_cases_of_party=around[one.case_id]["others"],
             label_count_last_hour=0
             if row is None
             else int((row["this_hour"] or 0) + round(float(row["last_hour"] or 0) * left_of_last)),
             label_usual_per_hour=float(row["before"] or 0) / hours if row is not None and hours else 0.0,
-            effects_of_case_last_hour=effects.get(one.case_id, 0),
+            effects_of_case_last_hour=around[one.case_id]["effects"],
             hours_of_history=hours,
         )
 

@@ -27,11 +27,10 @@ from services.runtime.tasks import Claim, Done, Outcome
 _PROPOSALS = """
 SELECT p.case_id, p.basis, p.proposal_id, p.facts, p.output, p.label,
        EXISTS (SELECT 1 FROM decisions d WHERE d.case_id = p.case_id AND d.basis = p.basis
-               AND d.proposal_id IS NOT NULL) AS decided,
+               AND d.proposal_id IS NOT NULL) AS decided, statement_timestamp() AS now,
        EXISTS (SELECT 1 FROM holds h WHERE h.case_id = p.case_id AND h.released_at IS NULL) AS held
 FROM proposals p JOIN unnest($1::text[], $2::text[]) w(case_id, basis) USING (case_id, basis)
 """
-_NOW = "SELECT clock_timestamp()"
 _DECIDE = """
 INSERT INTO decisions AS d (case_id, basis, decision_id, process, proposal_id, verdict, label, decided_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[],
@@ -112,8 +111,10 @@ class Decide:
         name = self._process.name
         ids = [claim.case_id for claim in claims]
         async with self._database.connection() as connection:
-            now: datetime = await connection.fetchval(_NOW)
             rows = await connection.fetch(_PROPOSALS, ids, [claim.basis for claim in claims])
+            if not rows:
+                return {}
+            now: datetime = rows[0]["now"]
             stored = await cases.read(connection, self._processes, ids)
             keys = await vault.read(connection, ids)
             modes = await modes_of(connection, self._process)

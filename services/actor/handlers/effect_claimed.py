@@ -27,6 +27,10 @@ from services.runtime.postgres import Connection
 from services.runtime.process import Process
 from services.runtime.vault import CaseKeys
 
+_DUE = """
+SELECT EXISTS (SELECT 1 FROM effects WHERE process = $1 AND destination = $2
+               AND state IN ('planned', 'in_flight', 'unknown') AND available_at <= clock_timestamp())
+"""
 _TAKE = """
 WITH e AS MATERIALIZED (
     SELECT * FROM effects e
@@ -115,6 +119,11 @@ class _Held:
     stored: StoredCase
     keys: CaseKeys
     request: Request
+
+
+async def any_due(connection: Connection, line: Line) -> bool:
+    """Whether a claim may find anything. Most often it would not, and this one statement holds nothing."""
+    return bool(await connection.fetchval(_DUE, line.process.name, line.destination))
 
 
 async def claim(connection: Connection, line: Line, *, limit: int = 1) -> Claimed:

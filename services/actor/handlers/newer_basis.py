@@ -12,6 +12,12 @@ from services.actor.handlers.say import SOURCE, Cause, decisions_total, say
 from services.runtime import outbox
 from services.runtime.postgres import Connection
 
+_ANYTHING = """
+SELECT EXISTS (SELECT 1 FROM cases c WHERE c.case_id = ANY($1) AND (
+    EXISTS (SELECT 1 FROM approvals a WHERE a.case_id = c.case_id AND a.state = 'waiting' AND a.basis < c.basis)
+    OR EXISTS (SELECT 1 FROM effects e WHERE e.case_id = c.case_id AND e.state = 'planned' AND e.basis < c.basis)
+    OR EXISTS (SELECT 1 FROM proposals p WHERE p.case_id = c.case_id AND p.basis < c.basis)))
+"""
 _APPROVALS = """
 UPDATE approvals a SET state = 'superseded', resolved_by = $2, resolved_at = clock_timestamp()
 FROM cases c WHERE a.case_id = ANY($1) AND c.case_id = a.case_id AND a.state = 'waiting' AND a.basis < c.basis
@@ -37,6 +43,8 @@ _RUNS = "SELECT proposal_id, correlation_id, traceparent FROM proposals WHERE pr
 async def overtake(connection: Connection, case_ids: Sequence[str], policy_digests: dict[str, str]) -> None:
     """Supersede waiting approvals, planned effects and undecided proposals that are older than their case's basis."""
     ids = sorted(set(case_ids))
+    if not await connection.fetchval(_ANYTHING, ids):
+        return
     approvals = await connection.fetch(_APPROVALS, ids, SOURCE)
     await outbox.append(connection, [_resolved(row) for row in approvals])
     effects = await connection.fetch(_EFFECTS, ids)

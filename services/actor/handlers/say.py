@@ -15,6 +15,9 @@ SOURCE = "nightshift/actor"
 
 decisions_total = Counter("nightshift_decisions_total", "Decisions by verdict", ["process", "verdict"])
 effects_total = Counter("nightshift_effects_total", "Steps of effects", ["process", "destination", "step"])
+approvals_put_off_total = Counter(
+    "nightshift_approvals_put_off_total", "Overdue approvals whose case could not be read", ["process"]
+)
 breaker_open = Gauge(
     "nightshift_breaker_open", "0 closed, 0.5 probing, 1 open: effects wait", ["process", "destination"]
 )

@@ -89,6 +89,7 @@ class Lane:
         self.breaker = Breaker(failures_max=settings.breaker_failures, open_seconds=settings.breaker_open_seconds)
         self.pace = Pace(per_second=settings.requests_per_second)
         self.wake = Wake()
+        self._refused = False
         self._in_hand = 0
         self._answered: list[_Answered] = []
         self._recording = False
@@ -227,8 +228,10 @@ class Lane:
         self._begin(limit)
         claimed = Claimed(0)
         try:
-            async with self._database.transaction() as connection:
-                claimed = await effect_claimed.claim(connection, self._line, limit=limit)
+            async with self._database.connection() as connection:
+                if await effect_claimed.any_due(connection, self._line):
+                    async with connection.transaction():
+                        claimed = await effect_claimed.claim(connection, self._line, limit=limit)
         finally:
             self.pace.give_back(limit - len(claimed.claims))
             if not claimed.claims:
@@ -337,6 +340,11 @@ class Lane:
             case LaterError(code="rate_limited"):
                 self.breaker.succeeded()
                 self.pace.pause(now, answer.seconds)
+            case LaterError(code="forbidden"):
+                self.breaker.failed(now)
+                if self.breaker.state(now) == "open" and not self._refused:
+                    self._refused = True
+                    log.error("a destination refuses our credentials, or a right is missing", destination=self._name)
             case LaterError():
                 self.breaker.failed(now)
                 self.pace.pause(now, answer.seconds)
@@ -344,6 +352,7 @@ class Lane:
                 self.breaker.failed(now)
             case _:
                 self.breaker.succeeded()
+                self._refused = False
 
     async def _acknowledge(self, claim: Claim, answer: Acknowledged) -> None:
         """Record a yes, together with those that came meanwhile: whoever finds nobody recording records for all."""

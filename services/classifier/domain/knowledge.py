@@ -5,10 +5,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
+from itertools import repeat
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contracts.base import Json
 from contracts.decision import FactAnswer
 from contracts.knowledge import ANY_BRAND, Passage, Question
 from services.classifier.domain.examples import Matrix, Vector
@@ -86,24 +88,20 @@ def choose(
 
     `shares` says how likely each label is; `vectors` has a row of unit length for each passage.
     """
-    languages = {question.language, default_language}
-    scores = vectors @ asked
+    brands, languages = (ANY_BRAND, question.brand), (question.language, default_language)
+    scores: list[float] = (vectors @ asked).tolist()
     ranked = sorted(
-        (
-            -(float(scores[i]) + _LABEL_WEIGHT * sum(shares.get(intent, 0.0) for intent in passage.intents)),
-            passage.id,
-            i,
-        )
-        for i, passage in enumerate(passages)
-        if passage.brand in (ANY_BRAND, question.brand) and passage.language in languages
+        (-(score + _LABEL_WEIGHT * sum(map(shares.get, passage.intents, repeat(0.0)))), passage.id, i)
+        for i, (passage, score) in enumerate(zip(passages, scores, strict=True))
+        if passage.brand in brands and passage.language in languages
     )
     return tuple(passages[i] for *_, i in ranked[:PASSAGES_MAX])
 
 
 def as_fact(passages: Sequence[Passage]) -> FactAnswer:
     """The passages as rules see them: a row each, with `id`."""
-    return FactAnswer(
-        name=FACT,
-        ok=True,
-        rows=tuple({"id": p.id, "title": p.title, "text": p.text, "reply": p.reply} for p in passages),
-    )
+    return FactAnswer.model_construct(name=FACT, ok=True, rows=tuple(map(_row, passages)))  # JSON, and parsed by us
+
+
+def _row(passage: Passage) -> Json:
+    return {"id": passage.id, "title": passage.title, "text": passage.text, "reply": passage.reply}

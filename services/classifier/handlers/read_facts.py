@@ -29,8 +29,7 @@ async def _read(query: FactQuery, source: LooksUp) -> FactAnswer:
 
 def facts_json(facts: Mapping[str, FactAnswer]) -> str:
     """The answers as one text, to be sealed. Equal answers give equal text."""
-    answers = {name: answer.model_dump(mode="json") for name, answer in facts.items()}
-    return orjson.dumps(answers, option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps({name: vars(a) for name, a in facts.items()}, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def without_values(facts: Mapping[str, FactAnswer]) -> tuple[FactRead, ...]:

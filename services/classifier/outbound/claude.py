@@ -195,7 +195,7 @@ def _is_whole(message: object) -> bool:
 
 
 def _turns(ask: Ask) -> list[MessageParam]:
-    turns: list[MessageParam] = [{"role": "user", "content": prompt.fenced(ask.data)}]
+    turns: list[MessageParam] = [{"role": "user", "content": prompt.fenced(ask.data())}]
     if ask.previous is not None:
         output, why = ask.previous
         turns.append({"role": "assistant", "content": output[:PREVIOUS_CHARACTERS_MAX].strip() or "(no output)"})

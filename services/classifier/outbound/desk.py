@@ -1,7 +1,7 @@
 """Prepares the question for a model from a process's folder: prompt, examples and knowledge, read once and checked."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -84,11 +84,10 @@ class KnowledgeDesk:
         passages = self._library.choose(question)
         return Ask(
             instructions=self._instructions,
-            data=prompt.data_of(question, facts, passages),
+            data=partial(prompt.data_of, question, facts, passages),
             output=self._process.Proposal,
-            text=question.text,
+            question=question,
             facts={**facts, knowledge.FACT: knowledge.as_fact(passages)},
-            case=case,
             passages=passages,
             tokens_out_max=self._process.settings.model.tokens_out_max,
         )
@@ -97,14 +96,23 @@ class KnowledgeDesk:
         """The process's own files and settings as they were loaded, and the passages of this question."""
         return MadeFrom(
             model=model,
-            prompt=prompt.digest(ask.instructions),
+            prompt=_digest(ask.instructions),
             output_schema=self._schema_digest,
             examples=self._library.examples_digest,
             settings=self._process.policy_digest,
             index_version=self._library.index_version,
-            passages=tuple(PassageUsed(source=p.id, version=p.version, digest=p.version) for p in ask.passages),
+            passages=tuple(map(_used, ask.passages)),
         )
 
     @cached_property
     def _schema_digest(self) -> str:
         return prompt.digest(prompt.schema_of(self._process.Proposal))
+
+
+_digest = lru_cache(maxsize=16)(prompt.digest)
+"""Every proposal of a process names the same instructions."""
+
+
+@lru_cache(maxsize=1024)
+def _used(passage: Passage) -> PassageUsed:
+    return PassageUsed(source=passage.id, version=passage.version, digest=passage.version)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import cast
 
 from contracts.decision import Facts
-from contracts.knowledge import Passage, Question
+from contracts.knowledge import Passage
 from contracts.proposed import Proposed
 from services.classifier.outbound.desk import Library, library_of
 from services.classifier.ports import Answer, Ask
@@ -21,28 +21,27 @@ Propose = Callable[..., Proposed]
 
 
 class Nearest:
-    """Implements ports.Provider for a process whose last step has `question.py` and `nearest.py`."""
+    """Implements ports.Provider for a process whose last step has `nearest.py`."""
 
     name = NAME
 
     def __init__(self, process: Process) -> None:
         """Raises ExamplesInvalidError, KnowledgeInvalidError."""
         step = process.settings.steps[-1].name
-        self._question = cast("Callable[[object], Question]", process.step_module(step, "question").question)
         self._propose = cast("Propose", process.step_module(step, "nearest").propose)
         self._library: Library = library_of(process.folder)
 
     async def propose(self, ask: Ask) -> Answer:
         """Never waits. A retry gives the same answer, for the same question has only one."""
         started = time.perf_counter()
-        vote = self._library.vote(ask.text)
+        vote = self._library.vote(ask.question.text)
         facts: Facts = ask.facts
         passages: tuple[Passage, ...] = ask.passages
         proposal = self._propose(
             label=vote.label,
             confidence=vote.confidence,
             familiar=vote.familiar,
-            question=self._question(ask.case),
+            question=ask.question,
             facts=facts,
             passages=passages,
         )

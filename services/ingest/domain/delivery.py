@@ -30,8 +30,8 @@ PROOF_HEADERS: Mapping[str, Sequence[str]] = {
 """By scheme. Kept beside the body: with the secret they prove it again."""
 
 _VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
-_DELIVERIES = UUID("6d1c7e52-7c1e-5f57-9f0e-0d0a3f2c9a41")
-_EVENTS = UUID("0b8a2d44-5e0c-5b1d-8f6a-7b6f1e9d2c58")
+_DELIVERIES = UUID("6d1c7e52-7c1e-5f57-9f0e-0d0a3f2c9a41").bytes
+_EVENTS = UUID("0b8a2d44-5e0c-5b1d-8f6a-7b6f1e9d2c58").bytes
 
 
 class Change(NamedTuple):
@@ -79,10 +79,10 @@ def event_id_of(process: str, source: str, identity: str) -> str:
     return _uuid5(_EVENTS, process, source, identity)
 
 
-def _uuid5(space: UUID, process: str, source: str, identity: str) -> str:
-    """`str(uuid.uuid5(space, "process:source|identity"))`, four times as fast: it is made twice a webhook."""
+def _uuid5(space: bytes, process: str, source: str, identity: str) -> str:
+    """`str(uuid5(UUID(bytes=space), "process:source|identity"))`, four times as fast: it is made twice a webhook."""
     name = f"{process}:{source}|{identity}".encode("utf-8", "surrogatepass")
-    text = sha1(space.bytes + name, usedforsecurity=False).hexdigest()
+    text = sha1(space + name, usedforsecurity=False).hexdigest()
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 

@@ -87,18 +87,18 @@ def changes_in(door: OpenDoor, payload: object, body: bytes, received_at: dateti
     plain = door.connector.receive(payload, body, received_at)
     if len(plain) > CHANGES_MAX:
         raise PermanentError("too_many_changes", f"{len(plain)} changes in one delivery; {CHANGES_MAX} are allowed")
-    return tuple(
+    return [
         Change(
             change,
             case_id_of(door.process, door.name, change.object_id),
             event_id_of(door.process, door.name, change.identity),
         )
         for change in plain
-    )
+    ]
 
 
 def _case_ids(changes: Sequence[Change]) -> Sequence[str]:
-    return sorted({change.case_id for change in changes})
+    return [changes[0].case_id] if len(changes) == 1 else sorted({change.case_id for change in changes})
 
 
 def set_aside(delivery: Delivery, why: Unreadable) -> Delivery:

@@ -7,6 +7,7 @@ can only accept, or say that nothing can be stored now.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -55,6 +56,13 @@ def whole_request(data: bytes) -> Request | None:
     return Request(target[1], headers, body) if usual else None
 
 
+@lru_cache(maxsize=8)
+def _head(status: int, default_headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """What each answer of one second begins with: uvicorn's headers hold its date."""
+    lines = b"".join([b"%b: %b\r\n" % header for header in default_headers])
+    return STATUS_LINE[status] + lines + b"content-type: application/json\r\n"
+
+
 class QuickProtocol(HttpToolsProtocol):
     """Uvicorn's connection, for a server whose app is a WebhookApp."""
 
@@ -74,14 +82,29 @@ class QuickProtocol(HttpToolsProtocol):
             self._later += data
             self.flow.pause_reading()
             return
-        if self._between and not self._uvicorn_answers():
+        if not self._between or self._uvicorn_answers():
+            super().data_received(data)
+            return
+        self._in_hand = True
+        self.loop.call_soon(self._take, data)
+
+    def _take(self, data: bytes) -> None:
+        """Called once all sockets were read: what came in one turn of the loop is one group."""
+        try:
             request = whole_request(data)
-            if request is not None:
-                self._in_hand = True  # before: the answer may be there at once
-                if self._webhooks.take(request.path, request.headers, request.body, self._answer):
-                    return
-                self._in_hand = False
+            if request is not None and self._webhooks.take(request.path, request.headers, request.body, self._answer):
+                return
+        except Exception:
+            self.transport.close()  # as the loop does when reading fails: the sender delivers again
+            raise
+        self._in_hand = False
+        if self.transport.is_closing():
+            return
         super().data_received(data)
+        if self._later:
+            self._go_on()
+        if self._leaves:
+            self.shutdown()
 
     def _uvicorn_answers(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle  # its type leaves out that there is none at first
@@ -116,16 +139,13 @@ class QuickProtocol(HttpToolsProtocol):
         """Called by whoever stored the delivery, who must not suffer for what comes next on this connection."""
         if self.transport.is_closing():
             return
-        head = [STATUS_LINE[answer.status]]
-        for name, value in self.server_state.default_headers:
-            head += (name, b": ", value, b"\r\n")
-        for plain_name, plain_value in answer.headers.items():
-            head.append(f"{plain_name}: {plain_value}\r\n".encode())
+        status, body, headers = answer
+        head = _head(status, tuple(self.server_state.default_headers))
+        for name, value in headers.items():
+            head += f"{name}: {value}\r\n".encode()
         if self._leaves:
-            head.append(b"connection: close\r\n")
-        head.append(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer.body))
-        head.append(answer.body)
-        self.transport.write(b"".join(head))
+            head += b"connection: close\r\n"
+        self.transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         if self._leaves:
             self.transport.close()
             return

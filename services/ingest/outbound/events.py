@@ -4,6 +4,7 @@ It is made for every webhook, between two statements of a transaction. A test ho
 """
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 
@@ -60,6 +61,7 @@ def record_of(delivery: Delivery, change: Change, keys: CaseKeys, *, bytes_max: 
     return Record(contract.TOPIC, change.case_id, headers, body)
 
 
+@lru_cache(maxsize=1024)
 def _stamp(moment: datetime) -> str:
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)

@@ -2,18 +2,21 @@
 
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 import asyncpg
 import orjson
 
 from contracts.envelope import Record
+from contracts.events.cases import CaseChanged
 from contracts.sealed import KEY_BYTES
 from services.ingest.domain.delivery import Delivery, Outcome
 from services.ingest.outbound.events import record_of
 from services.runtime import dead_letters, outbox, vault
-from services.runtime.postgres import Connection, Database
+from services.runtime.postgres import CONNECT_TIMEOUT_SECONDS, Connection, Database
 from services.runtime.vault import CaseKeys, NewKey
 
 SERVICE = "ingest"
@@ -22,59 +25,56 @@ WORK = "delivery"
 KEY_TRIES_MAX = 5
 """Each failed one means that another transaction made a case's first key meanwhile."""
 
-# One statement stores a group: each round trip costs both sides as much as several deliveries do.
+# One statement stores what came through one door: each round trip costs both sides as much as several deliveries do.
+# Texts come as lines, since asyncpg takes longer over an array's element than over all else of it; in JSON is no break.
 # What is unique is inserted in one order everywhere: two groups that share some wait for each other, never both. The
 # outbox takes its ids before that, in the order of arrival, since the relay publishes by them.
 # A change counts only if its delivery was new: a delivery id that comes again with other content loses nothing.
 # A delivery is kept if it owns a change that was never said (the first in the group that brings it does), or has none.
-_STORE = """
+_STORE = r"""
 WITH delivery AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
-                         $8::text[], $9::timestamptz[], $10::text[], $11::int[]) WITH ORDINALITY
-        d(delivery, process, source, sender_id, case_ids, signed, body, traceparent, received_at, outcome, copies, n)),
+    SELECT * FROM unnest(string_to_array($1, E'\n')::uuid[], string_to_array($2, E'\n'), $3::bytea[]) WITH ORDINALITY
+        d(delivery, about, body, n)),
 change AS MATERIALIZED (
     SELECT nextval('outbox_id_seq') AS id, *
-    FROM unnest($12::uuid[], $13::uuid[], $14::text[], $15::text[], $16::text[], $17::bytea[])
-        c(delivery, event_id, topic, key, headers, body)),
+    FROM unnest(string_to_array($4, E'\n')::int[], string_to_array($5, E'\n')::uuid[],
+                string_to_array($6, E'\n')::jsonb[], $7::bytea[]) c(n, event_id, headers, body)),
 fresh AS (
     INSERT INTO seen (delivery) SELECT delivery FROM delivery ORDER BY delivery
     ON CONFLICT DO NOTHING RETURNING delivery),
+fresh_n AS MATERIALIZED (SELECT n FROM delivery JOIN fresh USING (delivery)),
 said AS (
     INSERT INTO outbox (id, event_id, topic, key, headers, body) OVERRIDING SYSTEM VALUE
-    SELECT id, event_id, topic, key, headers::jsonb, body FROM change WHERE delivery IN (SELECT delivery FROM fresh)
+    SELECT id, event_id, $8, headers ->> 'ce_subject', headers, body FROM change WHERE n IN (SELECT n FROM fresh_n)
     ORDER BY event_id, id
     ON CONFLICT (event_id) DO NOTHING RETURNING id),
 kept AS (
-    INSERT INTO deliveries (delivery, process, source, sender_id, case_ids, signed, body, traceparent, received_at)
-    SELECT delivery, process, source, sender_id, case_ids::jsonb, signed::jsonb, body, traceparent, received_at
-    FROM delivery d
-    WHERE delivery IN (SELECT delivery FROM fresh)
-      AND (delivery IN (SELECT c.delivery FROM change c JOIN said USING (id))
-           OR delivery NOT IN (SELECT c.delivery FROM change c))
+    INSERT INTO deliveries (delivery, about, body)
+    SELECT delivery, about::json, body FROM delivery
+    WHERE n IN (SELECT n FROM fresh_n)
+      AND (n IN (SELECT n FROM change JOIN said USING (id)) OR n NOT IN (SELECT n FROM change))
     ORDER BY n
     RETURNING id, delivery),
+kept_n AS MATERIALIZED (SELECT n, id FROM delivery JOIN kept USING (delivery)),
 keyed AS (
     INSERT INTO vault.case_keys (case_id, version, key)
     SELECT DISTINCT ON (case_id) case_id, version, key
-    FROM unnest($18::uuid[], $19::text[], $20::int[], $21::bytea[]) k(delivery, case_id, version, key)
-    WHERE delivery IN (SELECT delivery FROM kept)
+    FROM unnest($9::int[], $10::text[], $11::int[], $12::bytea[]) k(n, case_id, version, key)
+    WHERE n IN (SELECT n FROM kept_n)
     ORDER BY case_id),
 tallied AS (
     INSERT INTO tallies AS t (process, source, day, shard, accepted, duplicate, no_case, unreadable)
-    SELECT process, source, (received_at AT TIME ZONE 'UTC')::date AS day, $22::smallint,
-           count(id) FILTER (WHERE outcome = 'accepted'), sum(copies) - count(id),
-           count(id) FILTER (WHERE outcome = 'no_case'), count(id) FILTER (WHERE outcome = 'unreadable')
-    FROM delivery LEFT JOIN kept USING (delivery)
-    GROUP BY process, source, day ORDER BY process, source, day
+    SELECT $13, $14, $15::date, $16::smallint,
+           count(*) FILTER (WHERE n IN (SELECT n FROM change)), $17::int - count(*),
+           count(*) FILTER (WHERE n NOT IN (SELECT n FROM change) AND n <> ALL ($18::int[])),
+           count(*) FILTER (WHERE n = ANY ($18::int[]))
+    FROM kept_n
     ON CONFLICT (process, source, day, shard) DO UPDATE SET
         accepted = t.accepted + excluded.accepted, duplicate = t.duplicate + excluded.duplicate,
         no_case = t.no_case + excluded.no_case, unreadable = t.unreadable + excluded.unreadable)
-SELECT n, id FROM delivery LEFT JOIN kept USING (delivery) WHERE id IS NULL OR outcome = 'unreadable'
+SELECT n, id FROM delivery LEFT JOIN kept_n USING (n) WHERE id IS NULL OR n = ANY ($18::int[])
 """
-_OPEN = """
-SELECT delivery, process, source, sender_id, case_ids, signed, body, traceparent, received_at
-FROM deliveries WHERE id = $1
-"""
+_OPEN = "SELECT delivery, about, body FROM deliveries WHERE id = $1"
 _PRUNE = """
 DELETE FROM seen WHERE delivery IN (
     SELECT delivery FROM seen WHERE at < now() - make_interval(days => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)
@@ -88,6 +88,8 @@ class DeliveryStore:
         """`record_bytes_max`: an event that the broker would never take is not made."""
         self._database = database
         self._record_bytes_max = record_bytes_max
+        self._kept: dict[int, asyncpg.pool.PoolConnectionProxy[asyncpg.Record]] = {}
+        """A connection for each shard: taking one from the pool and giving it back costs two tasks a group."""
 
     async def write(self, deliveries: Sequence[Delivery], shard: int) -> Sequence[Outcome]:
         """Commit all of them, or raise and commit none. In the order of `deliveries`."""
@@ -102,40 +104,75 @@ class DeliveryStore:
         copies = Counter(one.delivery_id for one in deliveries)
         first = {one.delivery_id: one for one in reversed(deliveries)}
         asked = list(first.values())
-        async with self._database.connection() as connection:
-            if any(one.unreadable is not None for one in asked):
+        tallies: dict[tuple[str, str, date], list[Delivery]] = {}
+        for one in asked:
+            tallies.setdefault((one.process, one.source, one.received_at.astimezone(UTC).date()), []).append(one)
+        async with self._connection(shard) as connection:
+            if len(tallies) == 1 and all(one.unreadable is None for one in asked):
+                told = await self._store(connection, asked, copies, next(iter(tallies)), shard)
+            else:
+                told = {}
                 async with connection.transaction():
-                    told = await self._store(connection, asked, copies, shard)
+                    for tally, of_tally in sorted(tallies.items()):
+                        told |= await self._store(connection, of_tally, copies, tally, shard)
                     for one in asked:
                         if one.unreadable is not None and (row_id := told.get(one.delivery_id)) is not None:
                             await _raise_dead_letter(connection, one, row_id)
-            else:
-                told = await self._store(connection, asked, copies, shard)
         return [
             "duplicate" if told.get(one.delivery_id, 0) is None or first[one.delivery_id] is not one else _outcome(one)
             for one in deliveries
         ]
 
+    @asynccontextmanager
+    async def _connection(self, shard: int) -> AsyncIterator[Connection]:
+        """The shard's own. One that was lost, or that a group failed on, goes back to the pool."""
+        connection = self._kept.pop(shard, None)
+        if connection is not None and connection.is_closed():
+            await self._database.pool.release(connection)
+            connection = None
+        if connection is None:
+            connection = await self._database.pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS)
+        try:
+            yield connection
+        except BaseException:
+            await self._database.pool.release(connection)
+            raise
+        self._kept[shard] = connection
+
     async def _store(
-        self, connection: Connection, deliveries: Sequence[Delivery], copies: Mapping[str, int], shard: int
+        self,
+        connection: Connection,
+        deliveries: Sequence[Delivery],
+        copies: Mapping[str, int],
+        tally: tuple[str, str, date],
+        shard: int,
     ) -> Mapping[str, int | None]:
         """Of each duplicate none, of each unreadable delivery its row's id, of others nothing."""
         keys, new_keys = await vault.read_or_propose(
             connection, {case_id for one in deliveries for case_id in one.case_ids}
         )
         bodies, owners, records = [], [], []
-        for one in deliveries:  # what one key seals is sealed in one go: making its cipher costs as much as using it
+        # What one key seals is sealed in one go: making its cipher costs as much as using it.
+        for n, one in enumerate(deliveries, 1):
             bodies.append(_sealed_body(one, keys))
             for change in one.changes:
-                owners.append(one.delivery_id)
+                owners.append(str(n))
                 records.append(record_of(one, change, keys[change.case_id], bytes_max=self._record_bytes_max))
         rows = await connection.fetch(
             _STORE,
-            *_delivery_columns(deliveries, bodies, copies),
-            owners,
-            *_record_columns(records),
+            "\n".join([one.delivery_id for one in deliveries]),
+            b"\n".join([_about(one) for one in deliveries]).decode(),
+            bodies,
+            "\n".join(owners),
+            "\n".join([record.headers["ce_id"] for record in records]),
+            b"\n".join([orjson.dumps(record.headers) for record in records]).decode(),
+            [record.body for record in records],
+            CaseChanged.TOPIC,
             *_key_columns(deliveries, new_keys),
+            *tally,
             shard,
+            sum([copies[one.delivery_id] for one in deliveries]),
+            [n for n, one in enumerate(deliveries, 1) if one.unreadable is not None],
         )
         return {deliveries[n - 1].delivery_id: row_id for n, row_id in rows}
 
@@ -156,22 +193,13 @@ class DeliveryStore:
         row = await connection.fetchrow(_OPEN, row_id)
         if row is None:
             return None
-        keys = await vault.read(connection, row["case_ids"])
+        about = row["about"]
+        keys = await vault.read(connection, about["case_ids"])
         body: bytes = row["body"]
-        for case_id in reversed(row["case_ids"]):
+        for case_id in reversed(about["case_ids"]):
             body = keys[case_id].unseal_bytes(body)
-        return Delivery(
-            delivery_id=str(row["delivery"]),
-            process=row["process"],
-            source=row["source"],
-            sender_id=row["sender_id"],
-            case_ids=row["case_ids"],
-            signed=row["signed"],
-            body=body,
-            traceparent=row["traceparent"],
-            received_at=row["received_at"],
-            changes=(),
-        )
+        received_at = datetime.fromisoformat(about.pop("received_at"))
+        return Delivery(delivery_id=str(row["delivery"]), body=body, received_at=received_at, changes=(), **about)
 
     async def prune(self, *, seen_days: int, rows_max: int) -> int:
         """Forget what was seen longer ago, up to a bound; returns how many rows that were."""
@@ -187,39 +215,25 @@ def _outcome(kept: Delivery) -> Outcome:
     return "accepted" if kept.changes else "no_case"
 
 
-def _delivery_columns(
-    deliveries: Sequence[Delivery], bodies: Sequence[bytes], copies: Mapping[str, int]
-) -> Iterable[Sequence[object]]:
-    return (
-        [one.delivery_id for one in deliveries],
-        [one.process for one in deliveries],
-        [one.source for one in deliveries],
-        [one.sender_id for one in deliveries],
-        [orjson.dumps(one.case_ids).decode() for one in deliveries],
-        [orjson.dumps(one.signed).decode() for one in deliveries],
-        bodies,
-        [one.traceparent for one in deliveries],
-        [one.received_at for one in deliveries],
-        [_outcome(one) for one in deliveries],
-        [copies[one.delivery_id] for one in deliveries],
-    )
-
-
-def _record_columns(records: Sequence[Record]) -> Iterable[Sequence[object]]:
-    return (
-        [record.headers["ce_id"] for record in records],
-        [record.topic for record in records],
-        [record.key for record in records],
-        [orjson.dumps(record.headers).decode() for record in records],
-        [record.body for record in records],
+def _about(delivery: Delivery) -> bytes:
+    return orjson.dumps(
+        {
+            "process": delivery.process,
+            "source": delivery.source,
+            "sender_id": delivery.sender_id,
+            "case_ids": delivery.case_ids,
+            "signed": delivery.signed,
+            "traceparent": delivery.traceparent,
+            "received_at": delivery.received_at,
+        }
     )
 
 
 def _key_columns(deliveries: Sequence[Delivery], new_keys: Mapping[str, NewKey]) -> Iterable[Sequence[object]]:
     """A new key comes into being with the first delivery that is kept and speaks of its case."""
-    wanted = [(one.delivery_id, new_keys[case]) for one in deliveries for case in one.case_ids if case in new_keys]
+    wanted = [(n, new_keys[case]) for n, one in enumerate(deliveries, 1) for case in one.case_ids if case in new_keys]
     return (
-        [delivery_id for delivery_id, _ in wanted],
+        [n for n, _ in wanted],
         [new.case_id for _, new in wanted],
         [new.version for _, new in wanted],
         [new.key for _, new in wanted],

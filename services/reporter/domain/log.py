@@ -1,14 +1,16 @@
 """Entries of the log, and the history of one case made of them."""
 
 import base64
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar, cast
+from functools import cache
+from typing import TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from contracts.base import Fact
 from contracts.envelope import Event, Record, UnknownTypeError, UnreadableError, decode
+from contracts.events import NEWEST
 
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """Of a record whose time cannot be read."""
@@ -39,7 +41,13 @@ class Unread:
     event_id: UUID
     type: str
     time: datetime
+    process: str
+    case_id: str
     why: str
+
+
+Told = Event[Fact] | Unread
+"""What an entry tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +58,16 @@ class History:
     process: str
     events: tuple[Event[Fact], ...]
     unread: tuple[Unread, ...] = ()
+    _by_contract: dict[type[Fact], list[Event[Fact]]] = field(init=False, default_factory=dict, compare=False)
 
-    def of(self, contract: type[F]) -> list[Event[F]]:
+    def __post_init__(self) -> None:
+        for event in self.events:
+            for contract in _contracts_of(type(event.data)):
+                self._by_contract.setdefault(contract, []).append(event)
+
+    def of(self, contract: type[F]) -> Sequence[Event[F]]:
         """The events that carry `contract` or a narrower one."""
-        found = [event for event in self.events if isinstance(event.data, contract)]
-        return cast("list[Event[F]]", found)  # mypy narrows no generic by the type of its field
+        return self._by_contract.get(contract, ())  # type: ignore[return-value]  # they carry it: see above
 
 
 def entry_of(record: Record) -> Entry:
@@ -73,19 +86,29 @@ def entry_of(record: Record) -> Entry:
     )
 
 
-def history_of(entries: Iterable[Entry]) -> History:
-    """The case's history. `entries` are of one case, at least one, in any order, any number of times."""
-    once = sorted({entry.event_id: entry for entry in entries}.values(), key=lambda e: (e.time, e.event_id))
-    events: list[Event[Fact]] = []
-    unread: list[Unread] = []
-    for entry in once:
-        try:
-            events.append(decode(entry.headers, entry.body))
-        except UnknownTypeError:
-            unread.append(Unread(entry.event_id, entry.type, entry.time, "unknown_type"))
-        except UnreadableError:
-            unread.append(Unread(entry.event_id, entry.type, entry.time, "unreadable"))
-    return History(once[0].case_id, once[0].process, tuple(events), tuple(unread))
+def read(entry: Entry) -> Told:
+    """What the entry tells, as far as this build can read it."""
+    try:
+        return decode(entry.headers, entry.body)
+    except UnknownTypeError:
+        why = "unknown_type"
+    except UnreadableError:
+        why = "unreadable"
+    return Unread(entry.event_id, entry.type, entry.time, entry.process, entry.case_id, why)
+
+
+def history_of(told: Iterable[Told]) -> History:
+    """The case's history. `told` is of one case, at least one, in any order, any number of times."""
+    once = sorted({one.event_id: one for one in told}.values(), key=lambda one: (one.time, one.event_id))
+    events = tuple(one for one in once if isinstance(one, Event))
+    unread = tuple(one for one in once if isinstance(one, Unread))
+    return History(once[0].case_id, once[0].process, events, unread)
+
+
+@cache
+def _contracts_of(narrowest: type[Fact]) -> tuple[type[Fact], ...]:
+    """The contract, and those that it is derived from."""
+    return tuple(contract for contract in NEWEST if issubclass(narrowest, contract))
 
 
 def _text(raw: str) -> str:

@@ -1,12 +1,13 @@
 """Everything that the projections hold about one case, as a pure function of the set of its events."""
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from contracts.base import Contract, Json
+from contracts.base import Contract
 from contracts.basis import version_of
 from contracts.events.cases import CaseChanged
 from contracts.events.control import ProcessPaused, ProcessResumed
@@ -26,7 +27,7 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
 NOT_CONNECTED = "not_connected"
@@ -43,7 +44,8 @@ class Row:
     key: str
     state: str
     at: datetime
-    body: Json
+    body: str
+    """JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,10 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
         *(_row("error", str(r.event_id), r.outcome, r.at, r) for r in errors),
         *(_row("dead_letter", str(r.dead_letter_id), r.state, r.raised_at, r) for r in letters),
         *(_row("approval", str(r.approval_id), r.state, r.requested_at, r) for r in approvals),
-        *(Row("unread", str(u.event_id), u.type, u.time, {"why": u.why}) for u in history.unread),
+        *(Row("unread", str(u.event_id), u.type, u.time, json.dumps({"why": u.why})) for u in history.unread),
     ]
     case: CaseRow | None = None
-    if any(not isinstance(e.data, ProcessPaused | ProcessResumed) for e in history.events):
+    if len(history.events) > len(history.of(ProcessPaused)) + len(history.of(ProcessResumed)):
         case = _case(history, policy, promise, found_runs, errors, letters, approvals)
         rows.append(_row("case", "", case.state, case.changed_at, case))
         if promise.opened_at is not None:
@@ -80,7 +82,7 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
 
 
 def _row(kind: Kind, key: str, state: str, at: datetime, view: Contract) -> Row:
-    return Row(kind, key, state, at, view.model_dump(mode="json"))
+    return Row(kind, key, state, at, view.model_dump_json())
 
 
 def _case(
@@ -181,18 +183,20 @@ def _decided(history: History, decided: DecisionMade, done: tuple[EffectRow, ...
 
 
 class _Sums:
-    """What a case adds to `totals`: `<period>|<name>` → amount. Nothing is zero."""
+    """What a case adds to `totals`. Nothing is zero."""
 
     def __init__(self) -> None:
-        self._amounts: dict[str, Decimal] = defaultdict(Decimal)
+        self._amounts: dict[str, int | Decimal] = defaultdict(int)
 
     def add(self, at: datetime, name: str, amount: int | Decimal = 1) -> None:
         if amount:
-            self._amounts[f"{at.astimezone(UTC):%Y-%m-%d}|{name}"] += amount
+            self._amounts[f"{at.astimezone(UTC).date().isoformat()}|{name}"] += amount
             self._amounts[f"{ALL_DAYS}|{name}"] += amount
 
-    def body(self) -> Json:
-        return {name: f"{self._amounts[name]:f}" for name in sorted(self._amounts)}
+    def body(self) -> str:
+        """JSON: `<period>|<name>` → amount."""
+        plain = {name: str(n) if isinstance(n, int) else f"{n:f}" for name, n in sorted(self._amounts.items())}
+        return json.dumps(plain)
 
 
 def _sums(
@@ -201,7 +205,7 @@ def _sums(
     found_runs: list[RunRow],
     letters: list[DeadLetterRow],
     approvals: list[ApprovalRow],
-) -> Json:
+) -> str:
     sums = _Sums()
     for event in history.events:
         sums.add(event.time, "events")

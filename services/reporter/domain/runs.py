@@ -1,6 +1,7 @@
 """Runs, errors, dead letters and approvals of a case."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -18,12 +19,13 @@ from services.reporter.domain.log import History
 from services.reporter.domain.views import ApprovalRow, DeadLetterRow, ErrorRow, RunRow, SlaRow, Word
 
 WORDS: dict[Verdict, Word] = {"execute": "executed", "hold": "held", "refuse": "refused", "ignore": "ignored"}
-_WORK = (FactsRead, ProposalMade, ProposalFailed, DecisionMade)
+_Proposed = Event[ProposalMade] | Event[ProposalFailed]
+_Work = Event[FactsRead] | _Proposed | Event[DecisionMade]
 _SHOWN = frozenset({"retry", "person"})
 _MS = timedelta(milliseconds=1)
 
 
-def deciding(decisions: list[Event[DecisionMade]]) -> Event[DecisionMade] | None:
+def deciding(decisions: Sequence[Event[DecisionMade]]) -> Event[DecisionMade] | None:
     """The decision that stands: the last for the newest basis; an ignore counts where that basis has no other."""
     return max(
         decisions, key=lambda e: (e.data.basis, e.data.verdict != "ignore", e.data.decided_at, e.event_id), default=None
@@ -35,42 +37,37 @@ def runs_of(history: History) -> list[RunRow]:
     by_run: dict[UUID, list[Event[Fact]]] = defaultdict(list)
     for event in history.events:
         by_run[event.correlation_id].append(event)
-    return [
-        _run(correlation_id, events)
-        for correlation_id, events in sorted(by_run.items())
-        if any(isinstance(event.data, _WORK) for event in events)
-    ]
+    parts = [(run, History(history.case_id, history.process, tuple(events))) for run, events in sorted(by_run.items())]
+    return [_run(correlation_id, part) for correlation_id, part in parts if _work_of(part)]
 
 
-def _run(correlation_id: UUID, events: list[Event[Fact]]) -> RunRow:
-    part = History("", "", tuple(events))
+def _work_of(part: History) -> list[_Work]:
+    return [*part.of(FactsRead), *part.of(ProposalMade), *part.of(ProposalFailed), *part.of(DecisionMade)]
+
+
+def _run(correlation_id: UUID, part: History) -> RunRow:
     decided = deciding(part.of(DecisionMade))
-    spent = [e.data for e in events if isinstance(e.data, ProposalMade | ProposalFailed)]
-    started = min(
-        (e.data.received_at for e in part.of(CaseChanged)),
-        default=min(event.time for event in events),
-    )
-    failed = any(_fails(event.data) for event in events)
+    proposed: list[_Proposed] = [*part.of(ProposalMade), *part.of(ProposalFailed)]
+    started = min((e.data.received_at for e in part.of(CaseChanged)), default=part.events[0].time)
+    failed = _failed(part)
     finished = _finished(part, decided)
-    bases = [e.data.basis for e in events if isinstance(e.data, _WORK)]
     return RunRow(
         correlation_id=correlation_id,
-        basis=max(bases, default=None),
+        basis=max(e.data.basis for e in _work_of(part)),
         state=WORDS[decided.data.verdict] if decided is not None else "failed" if failed else "open",
         started_at=started,
         finished_at=finished,
         latency_ms=None if finished is None else max(0, (finished - started) // _MS),
         failed=failed,
-        cost_usd=sum((data.cost_usd for data in spent), Decimal(0)),
-        tokens_in=sum(data.tokens_in for data in spent),
-        tokens_out=sum(data.tokens_out for data in spent),
+        cost_usd=sum((e.data.cost_usd for e in proposed), Decimal(0)),
+        tokens_in=sum(e.data.tokens_in for e in proposed),
+        tokens_out=sum(e.data.tokens_out for e in proposed),
     )
 
 
-def _fails(data: Fact) -> bool:
-    return isinstance(data, ProposalFailed | DeadLetterRaised) or (
-        isinstance(data, EffectFailed) and data.outcome in {"dead", "person"}
-    )
+def _failed(part: History) -> bool:
+    lost = any(e.data.outcome in {"dead", "person"} for e in part.of(EffectFailed))
+    return lost or bool(part.of(ProposalFailed)) or bool(part.of(DeadLetterRaised))
 
 
 def _finished(part: History, decided: Event[DecisionMade] | None) -> datetime | None:

@@ -26,6 +26,7 @@ CODES = {
     "closed": "the ticket was closed meanwhile",
     "conflict": "the ticket changed meanwhile",
     "deleted": "the ticket was deleted meanwhile",
+    "forbidden": "our credentials are refused, or a right is missing",
     "gone": "the ticket is gone",
     "newer_basis": "something newer happened outside",
     "not_found": "no clear answer came, and it is not there",

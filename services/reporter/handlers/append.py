@@ -9,7 +9,7 @@ from prometheus_client import Counter, Histogram
 
 from contracts.envelope import Record
 from contracts.events import REGISTRY
-from services.reporter.domain.log import Entry, entry_of, history_of
+from services.reporter.domain.log import Entry, Told, entry_of, history_of
 from services.reporter.domain.projection import Projected, project
 from services.reporter.domain.sla import Policy
 from services.reporter.ports import Store
@@ -32,8 +32,8 @@ class Projector:
     def __init__(self, policies: Mapping[str, Policy]) -> None:
         self._policies = policies
 
-    def __call__(self, entries: Mapping[str, Sequence[Entry]]) -> list[Projected]:
-        histories = [history_of(entries[case_id]) for case_id in sorted(entries)]
+    def __call__(self, told: Mapping[str, Sequence[Told]]) -> list[Projected]:
+        histories = [history_of(told[case_id]) for case_id in sorted(told)]
         return [project(history, self._policies.get(history.process)) for history in histories]
 
 
@@ -78,10 +78,10 @@ class Appender:
     async def _append(self, entries: Sequence[Entry]) -> None:
         async with self._store.transaction() as book:
             await book.hold(sorted({entry.case_id for entry in entries}))
-            added = set(await book.append(entries))
+            added = await book.append(entries)
             touched = {entry.case_id for entry in entries if entry.event_id in added}
             if touched:
-                await book.replace(self._projector(await book.entries_of(sorted(touched))))
+                await book.replace(self._projector(await book.told_of(sorted(touched))))
         _count(entries, added)
 
     async def _append_alone(self, entries: Sequence[Entry]) -> None:

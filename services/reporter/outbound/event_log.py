@@ -2,17 +2,18 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 from uuid import UUID
 
 import orjson
 
-from contracts.base import Json
-from services.reporter.domain.log import Entry
+from services.reporter.domain.log import Entry, Told
 from services.reporter.domain.projection import Projected
+from services.reporter.outbound.memory import Known, Memory
 from services.runtime.postgres import Connection, Database
 
 ENTRIES_OF_CASE_MAX = 5000
@@ -33,13 +34,17 @@ INSERT INTO reporter.event_log (event_id, topic, type, process, case_id, time, c
 SELECT e.event_id, e.topic, e.type, e.process, e.case_id, e.time, e.correlation_id, e.headers::jsonb, e.body
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::uuid[], $8::text[],
             $9::bytea[]) e(event_id, topic, type, process, case_id, time, correlation_id, headers, body)
-WHERE NOT EXISTS (SELECT 1 FROM reporter.event_log l WHERE l.event_id = e.event_id)
 ON CONFLICT (event_id) DO NOTHING RETURNING event_id
 """
 _READ = """
 SELECT l.event_id, l.topic, l.type, l.process, l.case_id, l.time, l.correlation_id, l.headers::text AS headers, l.body
 FROM unnest($1::text[]) c(case_id) CROSS JOIN LATERAL (
     SELECT * FROM reporter.event_log e WHERE e.case_id = c.case_id ORDER BY time DESC, event_id DESC LIMIT $2) l
+"""
+_COUNT = """
+SELECT c.case_id, n.entries
+FROM unnest($1::text[]) c(case_id) CROSS JOIN LATERAL (
+    SELECT count(*) AS entries FROM (SELECT FROM reporter.event_log e WHERE e.case_id = c.case_id LIMIT $2) found) n
 """
 _KNOWN = """
 SELECT case_id, kind, key, process, state, at, row::text AS body FROM reporter.projections{s} WHERE case_id = ANY($1)
@@ -50,7 +55,7 @@ WHERE p.case_id = g.case_id AND p.kind = g.kind AND p.key = g.key
 """
 _KEEP = """
 INSERT INTO reporter.projections{s} (case_id, kind, key, process, state, at, row)
-SELECT n.case_id, n.kind, n.key, n.process, n.state, n.at, n.body::jsonb
+SELECT n.case_id, n.kind, n.key, n.process, n.state, n.at, n.body::json
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
     n(case_id, kind, key, process, state, at, body)
 ON CONFLICT (case_id, kind, key) DO UPDATE SET process = excluded.process, state = excluded.state, at = excluded.at,
@@ -66,15 +71,19 @@ DELETE FROM reporter.totals{s} t USING unnest($1::text[], $2::text[], $3::text[]
 WHERE t.process = z.process AND t.period = z.period AND t.name = z.name AND t.amount = 0
 """
 _ALL_ROWS = """
-SELECT jsonb_build_array(case_id, kind, key, process, state, extract(epoch FROM at), row)::text
+SELECT json_build_array(case_id, kind, key, process, state, extract(epoch FROM at), row)::text
 FROM reporter.projections ORDER BY case_id, kind, key
 """
 _ALL_TOTALS = """
-SELECT jsonb_build_array(process, period, name, trim_scale(amount))::text
+SELECT json_build_array(process, period, name, trim_scale(amount))::text
 FROM reporter.totals ORDER BY process, period, name
 """
 
 RowKey = tuple[str, str, str]
+_Rows = dict[RowKey, tuple[str, str, datetime, str]]
+"""By case, kind and key: process, state, at, body."""
+_Sums = set[tuple[str, str, str, str]]
+"""What cases add to the totals: case, process, `<period>|<name>`, amount."""
 
 
 class PostgresProjections:
@@ -86,35 +95,27 @@ class PostgresProjections:
 
     async def replace(self, cases_: Sequence[Projected]) -> None:
         """See ports.Projections. The caller holds the cases."""
-        known: dict[RowKey, tuple[object, ...]] = {}
-        before: dict[str, tuple[str, Json]] = {}
-        known_sql = _KNOWN.format(s=self._suffix)
-        for row in await self._connection.fetch(known_sql, [case.case_id for case in cases_]):
-            body = orjson.loads(row["body"])
-            known[row["case_id"], row["kind"], row["key"]] = (row["process"], row["state"], row["at"], body)
-            if row["kind"] == "sums":
-                before[row["case_id"]] = (row["process"], body)
-        wanted = {
+        found = await self._connection.fetch(_KNOWN.format(s=self._suffix), [case.case_id for case in cases_])
+        known: _Rows = {(case_id, kind, key): tuple(row) for case_id, kind, key, *row in found}
+        wanted: _Rows = {
             (case.case_id, row.kind, row.key): (case.process, row.state, row.at, row.body)
             for case in cases_
             for row in case.rows
         }
-        gone = sorted(set(known) - set(wanted))
+        gone = sorted(known.keys() - wanted.keys())
         changed = sorted(key for key, row in wanted.items() if known.get(key) != row)
         if gone:
             await self._execute(_FORGET, *_columns(gone, 3))
         if changed:
-            rows = [(*key, *wanted[key][:3], orjson.dumps(wanted[key][3]).decode()) for key in changed]
-            await self._execute(_KEEP, *_columns(rows, 7))
-        await self._move_totals(cases_, before)
+            await self._execute(_KEEP, *_columns([(*key, *wanted[key]) for key in changed], 7))
+        await self._move_totals(_sums(known), _sums(wanted))
 
-    async def _move_totals(self, cases_: Sequence[Projected], before: Mapping[str, tuple[str, Json]]) -> None:
+    async def _move_totals(self, before: _Sums, after: _Sums) -> None:
         moved: dict[RowKey, Decimal] = defaultdict(Decimal)
-        for case in cases_:
-            sums = next(row.body for row in case.rows if row.kind == "sums")
-            _add(moved, case.process, sums, 1)
-            if case.case_id in before:
-                _add(moved, *before[case.case_id], -1)
+        for sign, sums in ((1, after - before), (-1, before - after)):
+            for _, process, name, amount in sums:
+                period, _, total = name.partition("|")
+                moved[process, period, total] += sign * Decimal(amount)
         keys = sorted(key for key, amount in moved.items() if amount)
         if keys:
             rows = [(*key, moved[key]) for key in keys]
@@ -128,11 +129,18 @@ class PostgresProjections:
 class PostgresLog(PostgresProjections):
     """ports.Log on one connection, inside its transaction."""
 
+    def __init__(self, connection: Connection, memory: Memory) -> None:
+        super().__init__(connection)
+        self._memory = memory
+        self._added: dict[str, list[Entry]] = defaultdict(list)
+        self.known: dict[str, Known] = {}
+        """What was told, to be remembered once it is committed."""
+
     async def hold(self, case_ids: Sequence[str]) -> None:
         await self._connection.execute(SHARE)
         await self._connection.fetch(_LOCK_CASES, sorted(set(case_ids)))
 
-    async def append(self, entries: Sequence[Entry]) -> list[UUID]:
+    async def append(self, entries: Sequence[Entry]) -> set[UUID]:
         rows = [
             (
                 *(e.event_id, e.topic, e.type, e.process, e.case_id, e.time, e.correlation_id),
@@ -140,10 +148,25 @@ class PostgresLog(PostgresProjections):
             )
             for e in entries
         ]
-        return [row[0] for row in await self._connection.fetch(_APPEND, *_columns(rows, 9))]
+        added = {row[0] for row in await self._connection.fetch(_APPEND, *_columns(rows, 9))}
+        for entry in entries:
+            if entry.event_id in added:
+                self._added[entry.case_id].append(entry)
+        return added
 
-    async def entries_of(self, case_ids: Sequence[str]) -> dict[str, list[Entry]]:
-        return await read_entries(self._connection, case_ids)
+    async def told_of(self, case_ids: Sequence[str]) -> dict[str, Sequence[Told]]:
+        """See ports.Log. The caller holds the cases, so nobody appends to them meanwhile."""
+        unknown = []
+        for case_id, count in await self._connection.fetch(_COUNT, list(case_ids), ENTRIES_OF_CASE_MAX + 1):
+            before, added = self._memory.of(case_id), self._added[case_id]
+            if len(before.told) + len(added) == count <= ENTRIES_OF_CASE_MAX:
+                self.known[case_id] = before.and_of(added)
+            else:
+                unknown.append(case_id)
+        if unknown:
+            for case_id, entries in (await read_entries(self._connection, unknown)).items():
+                self.known[case_id] = Known().and_of(entries)
+        return {case_id: self.known[case_id].told for case_id in case_ids}
 
 
 class PostgresStore:
@@ -151,11 +174,14 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._memory = Memory()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresLog]:
         async with self._database.transaction() as connection:
-            yield PostgresLog(connection)
+            log = PostgresLog(connection, self._memory)
+            yield log
+        self._memory.keep(log.known)
 
 
 async def read_entries(
@@ -179,10 +205,13 @@ async def digest(connection: Connection) -> str:
     return sha.hexdigest()
 
 
-def _add(moved: dict[RowKey, Decimal], process: str, sums: Json, sign: int) -> None:
-    for name, amount in sums.items():
-        period, _, total = name.partition("|")
-        moved[process, period, total] += sign * Decimal(str(amount))
+def _sums(rows: _Rows) -> _Sums:
+    return {
+        (case_id, process, name, amount)
+        for (case_id, kind, _), (process, _, _, body) in rows.items()
+        if kind == "sums"
+        for name, amount in orjson.loads(body).items()
+    }
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:

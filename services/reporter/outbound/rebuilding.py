@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from services.reporter.domain.log import read
 from services.reporter.outbound.event_log import PostgresProjections, read_entries
 from services.reporter.ports import Project
 from services.runtime.postgres import Connection, Database
@@ -85,8 +86,9 @@ class PostgresRebuilding:
 
     async def _fill(self, case_ids: Sequence[str], project: Project) -> None:
         if case_ids:
-            entries = await read_entries(self._connection, case_ids)
-            await PostgresProjections(self._connection, "_fresh").replace(project(entries))
+            found = await read_entries(self._connection, case_ids)
+            told = {case_id: [read(entry) for entry in entries] for case_id, entries in found.items()}
+            await PostgresProjections(self._connection, "_fresh").replace(project(told))
 
 
 async def projected_by(database: Database) -> str | None:

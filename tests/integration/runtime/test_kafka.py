@@ -9,6 +9,7 @@ from contracts.envelope import Event
 from contracts.events.control import ProcessPaused
 from nightshift.embedded.broker import EmbeddedBroker
 from services.runtime import outbox
+from services.runtime.config import RuntimeSettings
 from services.runtime.inbox import Inbox
 from services.runtime.kafka import Link, Producer
 from services.runtime.postgres import Connection, Database
@@ -39,7 +40,7 @@ async def test_a_broker_that_forgot_gets_everything_again_and_consumers_ignore_w
     relay = Relay(database, "actor", producer, wake)
     with EmbeddedBroker(tmp_path) as broker:
         link = Link(
-            bootstrap=broker.bootstrap,
+            settings=RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap),
             service="actor",
             database=database,
             subscriptions=[topics.CONTROL],

@@ -8,19 +8,19 @@ import pytest
 from anthropic.types import Usage
 
 from contracts.failures import LaterError, PermanentError
+from contracts.knowledge import Question
 from processes.support.steps.answer.output import Proposal
 from services.classifier.outbound.claude import Claude, UnknownPriceError, prices
 from services.classifier.ports import Ask, RefusedError
 from tests.fakes.anthropic import FakeAnthropic
-from tests.unit.support.tickets import created, proposal, revealed
+from tests.unit.support.tickets import proposal
 
 ASK = Ask(
     instructions="Answer.",
-    data='{"case": {}}',
+    data=lambda: '{"case": {}}',
     output=Proposal,
-    text="hello",
+    question=Question(text="hello", brand=None, language="en"),
     facts={},
-    case=revealed(created()),
     passages=(),
     tokens_out_max=1200,
 )

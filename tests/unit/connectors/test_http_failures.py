@@ -26,8 +26,8 @@ def test_2xx_is_no_failure(status: int) -> None:
     [
         (answer(301), PermanentError, "rejected"),
         (answer(400), PermanentError, "rejected"),
-        (answer(401), PermanentError, "forbidden"),
-        (answer(403), PermanentError, "forbidden"),
+        (answer(401), LaterError, "forbidden"),
+        (answer(403), LaterError, "forbidden"),
         (answer(404), PermanentError, "gone"),
         (answer(409), ConflictError, "conflict"),
         (answer(410), PermanentError, "gone"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import httptools
 import orjson
+import pytest
 import uvicorn
 from hypothesis import given, settings, strategies as st
 
@@ -272,3 +273,21 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
             connection.timeout_keep_alive_handler()
 
             assert (status, await reader.read()) == ("202", b"")
+
+
+async def test_a_fault_of_ours_closes_the_connection_so_that_the_sender_delivers_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    async with serving() as serves:
+        faults: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+        monkeypatch.setattr(WebhookApp, "take", fails)
+        reader, writer = await serves.connect()
+        with closing(writer):
+            writer.write(request(OPEN, change("c1")))
+
+            assert await reader.read() == b""
+    assert [type(fault) for fault in faults] == [ZeroDivisionError]

@@ -18,6 +18,7 @@ from contracts.events.decisions import ApprovalRequested, ApprovalResolved, Deci
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.events.proposals import FactRead, FactsRead, MadeFrom, PassageUsed, ProposalFailed, ProposalMade
 from contracts.sealed import SealedText, seal
+from services.reporter.domain.log import Told, entry_of, read
 from services.reporter.domain.sla import Policy
 
 START = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
@@ -320,6 +321,10 @@ def night(cases: int, start: datetime = START, *, first: int = 1000) -> list[Eve
 
 def records(events: Sequence[Event[Fact]]) -> list[Record]:
     return [event.to_record() for event in events]
+
+
+def told_by(record: Record) -> Told:
+    return read(entry_of(record))
 
 
 def unknown_record() -> Record:

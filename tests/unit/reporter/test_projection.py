@@ -1,5 +1,6 @@
 """What the events of a case come to."""
 
+import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,15 +16,24 @@ from services.reporter.domain.latency import BOUNDS_MS, bucket_of, percentile
 from services.reporter.domain.log import NO_TIME, entry_of, history_of
 from services.reporter.domain.projection import Projected, project
 from services.reporter.domain.views import CaseRow
-from tests.unit.reporter.night import ENDINGS, POLICY, Story, records, switch_events, tell, unknown_record
+from tests.unit.reporter.night import (
+    ENDINGS,
+    POLICY,
+    Story,
+    records,
+    switch_events,
+    tell,
+    told_by,
+    unknown_record,
+)
 
 
 def projected(events: Sequence[Event[Fact]]) -> Projected:
-    return project(history_of(map(entry_of, records(events))), POLICY)
+    return project(history_of(map(told_by, records(events))), POLICY)
 
 
 def case_row(events: Sequence[Event[Fact]]) -> CaseRow:
-    return next(CaseRow.model_validate(row.body) for row in projected(events).rows if row.kind == "case")
+    return next(CaseRow.model_validate_json(row.body) for row in projected(events).rows if row.kind == "case")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +83,7 @@ def test_a_run_lasts_from_the_webhook_to_the_acknowledgement() -> None:
     assert isinstance(opened, CaseOpened)
     story.observes(after=500)
 
-    run = next(row.body for row in projected(story.events).rows if row.kind == "run")
+    run = next(json.loads(row.body) for row in projected(story.events).rows if row.kind == "run")
 
     assert run["latency_ms"] == (acknowledged - opened.received_at) / timedelta(milliseconds=1)
     assert run["state"] == "executed"
@@ -81,7 +91,7 @@ def test_a_run_lasts_from_the_webhook_to_the_acknowledgement() -> None:
 
 
 def test_a_decision_with_an_effect_under_way_has_no_latency_yet() -> None:
-    run = next(row.body for row in projected(tell("1", "retry")).rows if row.kind == "run")
+    run = next(json.loads(row.body) for row in projected(tell("1", "retry")).rows if row.kind == "run")
 
     assert run["latency_ms"] is None
 
@@ -210,7 +220,7 @@ def test_a_doubt_about_an_effect_ends_with_a_persons_answer() -> None:
 def test_a_dead_letter_tells_what_waits_behind_it_and_when_the_reply_is_late() -> None:
     events = tell("1", "dead_letter")
 
-    letter = next(row.body for row in projected(events).rows if row.kind == "dead_letter")
+    letter = next(json.loads(row.body) for row in projected(events).rows if row.kind == "dead_letter")
 
     assert letter["state"] == "open"
     assert letter["waits_behind"] == 1
@@ -222,7 +232,7 @@ def test_a_switch_is_no_case() -> None:
 
 
 def test_an_unknown_type_is_kept_as_unread() -> None:
-    rows = project(history_of([entry_of(unknown_record())]), POLICY).rows
+    rows = project(history_of([told_by(unknown_record())]), POLICY).rows
 
     assert [(row.kind, row.state) for row in rows if row.kind != "sums"] == [("unread", "case.opened.v9")]
 

@@ -7,16 +7,16 @@ from datetime import timedelta
 import pytest
 
 from contracts.events.cases import Author
-from services.reporter.domain.log import entry_of, history_of
+from services.reporter.domain.log import history_of
 from services.reporter.domain.sla import Policy, sla_of
 from services.reporter.domain.views import SlaRow
-from tests.unit.reporter.night import POLICY, START, Story, records
+from tests.unit.reporter.night import POLICY, START, Story, records, told_by
 
 HOUR = 3600.0
 
 
 def verdict(story: Story, policy: Policy | None = POLICY) -> SlaRow:
-    return sla_of(history_of(map(entry_of, records(story.events))), policy)
+    return sla_of(history_of(map(told_by, records(story.events))), policy)
 
 
 def opened() -> Story:

@@ -164,6 +164,65 @@ def test_a_ticket_that_is_gone_awaits_nothing_until_it_comes_back(kind: str, why
     assert cases.gone(folded(created(), back, later, ended)) is None
 
 
+def _deleted_and_back(*more: CaseChanged) -> tuple[CaseChanged, ...]:
+    """Deleted at 60 s and restored at 80 s."""
+    return created(), change("soft_deleted", 60, author="staff"), change("undeleted", 80, author="staff"), *more
+
+
+def test_a_question_in_a_ticket_that_came_back_is_asked_anew_and_is_as_old_as_before() -> None:
+    found = {cases.basis(fold_all(order)) for order in itertools.permutations(_deleted_and_back())}
+    case = folded(*_deleted_and_back())
+
+    assert found == {basis_of(version_of(at(80)), "restored")}
+    assert (cases.asked_at(case), cases.awaits_answer(case)) == (at(0), True)
+    assert [c.id for c in cases.unanswered(case)] == ["description"]
+    assert cases.asked(case) is not None
+
+
+def test_a_ticket_that_came_back_is_read_before_it_is_answered() -> None:
+    read = _audit("read", 80, 12, 90)
+
+    assert cases.needs_reading(folded(*_deleted_and_back()))
+    assert not cases.needs_reading(folded(*_deleted_and_back(read)))
+
+
+@pytest.mark.parametrize(
+    "dealt_with",
+    [
+        comment(9, 30, author="staff", fields=STAFF),
+        comment(9, 30, author="ours", fields=OURS),
+        change("status_changed", 30, author="staff", fields={"status": "solved"}),
+    ],
+)
+def test_a_ticket_that_came_back_and_was_dealt_with_before_awaits_nothing(dealt_with: CaseChanged) -> None:
+    case = folded(*_deleted_and_back(dealt_with))
+
+    assert cases.basis(case) == basis_of(version_of(at(0)), "description")
+    assert not cases.awaits_answer(case)
+
+
+def test_the_answer_after_a_return_is_the_last_word_and_the_next_question_a_basis_of_its_own() -> None:
+    answered = folded(*_deleted_and_back(comment(9, 90, author="ours", fields=OURS)))
+    again = folded(*_deleted_and_back(comment(9, 90, author="ours", fields=OURS), comment(10, 95)))
+
+    assert (cases.basis(answered), cases.awaits_answer(answered)) == (basis_of(version_of(at(80)), "restored"), False)
+    assert (cases.basis(again), cases.awaits_answer(again)) == (_said(10, 95), True)
+
+
+def test_a_reopened_ticket_that_came_back_is_asked_anew() -> None:
+    case = folded(
+        created(),
+        comment(9, 20, author="staff", fields=STAFF),
+        change("status_changed", 30, author="staff", fields={"status": "solved"}),
+        change("status_changed", 40, fields={"status": "open"}),
+        change("soft_deleted", 60, author="staff"),
+        change("undeleted", 80, author="staff"),
+    )
+
+    assert cases.basis(case) == basis_of(version_of(at(80)), "restored")
+    assert (cases.asked(case), cases.asked_at(case)) == (None, at(40))
+
+
 def test_a_closed_ticket_awaits_nothing() -> None:
     closed = folded(created(), change("status_changed", 60, author="system", fields={"status": "closed"}))
 

@@ -169,3 +169,25 @@ def test_reading_the_longest_text_takes_no_more_than_seconds_of_cpu(piece: str) 
         read(long)
 
     assert process_time() - began < 5  # some 0.1 s; a pattern that backtracks without bound takes minutes
+
+
+_SIGNS = "aB12.,:/@€$%-+()[]{}<>X_#' \n\u0131\u017f\uff14\uff0e\uff04\u3002\u200b\u00a0\u202f"
+_WORDS = ("www.", "://", "123", "4567", "1.50", "EUR", "kr", "percent", "xn--", "XXX", "TODO", "order", "x.example")
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from([*_SIGNS, *_WORDS]), max_size=30).map("".join))
+def test_asking_for_a_sign_first_hides_nothing(written: str) -> None:
+    seen = text._as_seen(written)
+    links = {m[0].casefold().rstrip(".,;:!?/").removeprefix("www.") for m in text._LINK.finditer(seen)}
+
+    assert text.links(written) == links
+    assert text.amounts(written) == {text.number(m[1] or m[2]) for m in text._AMOUNT.finditer(seen)}
+    assert bool(text.long_numbers(written)) is bool(text._LONG_NUMBER.search(seen))
+    assert bool(text.order_numbers(written)) is bool(text._ORDER.search(written))
+    assert text.has_placeholder(written) is bool(text._PLACEHOLDER.search(written))
+
+
+@pytest.mark.parametrize("gap", ["", " ", "-", "  ", " -", "   ", "  -", "   -"])
+def test_a_currency_may_stand_a_little_before_its_amount(gap: str) -> None:
+    assert text.amounts(f"€{gap}4000 or eur{gap}5000") == {Decimal(4000), Decimal(5000)}

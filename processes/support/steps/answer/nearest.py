@@ -192,8 +192,9 @@ def _refundable(order: Json | None, facts: Facts) -> Decimal:
 
 def _asks_too_much(intent: str, question: Question, order: Json | None, facts: Facts) -> bool:
     """More money back than the books hold: a person should look, whatever else is suggested."""
-    asked = max(text.amounts(question.text), default=Decimal(0))
-    return intent == "get_refund" and order is not None and asked > _refundable(order, facts)
+    if intent != "get_refund" or order is None:
+        return False
+    return max(text.amounts(question.text), default=Decimal(0)) > _refundable(order, facts)
 
 
 def _actions(

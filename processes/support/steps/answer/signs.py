@@ -69,6 +69,6 @@ def sentiment(words: str) -> Sentiment:
 
 
 def _shouts(words: str) -> bool:
-    letters = [c for c in words[: text.READ_CHARACTERS_MAX] if c.isalpha()]
-    loud = len(letters) >= _LETTERS_MIN and sum(c.isupper() for c in letters) >= _CAPITALS_SHARE * len(letters)
+    letters = [*filter(str.isalpha, words[: text.READ_CHARACTERS_MAX])]
+    loud = len(letters) >= _LETTERS_MIN and sum(map(str.isupper, letters)) >= _CAPITALS_SHARE * len(letters)
     return loud or _SHOUT.search(words[: text.READ_CHARACTERS_MAX]) is not None

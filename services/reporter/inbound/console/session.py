@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl, urlencode
 
 from services.runtime.health import Receive, Scope, Send, respond
 
-COOKIE = "nightshift_session"
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 SAFE = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -44,6 +43,8 @@ class Sessions:
     def __init__(self, token: str, *, seconds: int, clock: Callable[[], float]) -> None:
         self._token = token.encode()
         self._key = hashlib.sha256(b"nightshift console session\0" + self._token).digest()
+        # A browser sends a cookie to every port of a host: the name tells two stacks on one machine apart.
+        self.cookie_name = f"nightshift_{hmac.digest(self._key, b'name', 'sha256').hex()[:12]}"
         self._seconds = seconds
         self._clock = clock
 
@@ -55,12 +56,12 @@ class Sessions:
         """A Set-Cookie header that opens a session."""
         value = self._signed(int(self._clock()) + self._seconds)
         tail = "; Secure" if secure else ""
-        return f"{COOKIE}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={self._seconds}{tail}"
+        return f"{self.cookie_name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={self._seconds}{tail}"
 
     def is_open(self, cookie_header: str) -> bool:
         """Whether the request carries a session that we opened and that has not ended."""
         try:
-            morsel = SimpleCookie(cookie_header).get(COOKIE)
+            morsel = SimpleCookie(cookie_header).get(self.cookie_name)
         except CookieError:
             return False
         expires, _, _ = (morsel.value if morsel else "").partition(".")

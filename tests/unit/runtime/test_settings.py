@@ -1,0 +1,77 @@
+"""Settings: from the environment, or from a file that it names."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from nightshift.stack import external_admin_url
+from services.actor.config import ZendeskAccount
+from services.classifier.config import Settings as ClassifierSettings
+from services.reporter.config import ReporterSettings
+from services.runtime.config import MigrationSettings, RuntimeSettings, named_setting
+
+SECRET = "a secret with 24 letters"
+
+
+@pytest.fixture(autouse=True)
+def needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What every service must have."""
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", "postgresql://x")
+    monkeypatch.setenv("NIGHTSHIFT_KAFKA_BOOTSTRAP", "x:9092")
+
+
+def mount(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str) -> None:
+    """As Docker and Kubernetes do: a file of its own, and only its path in the environment."""
+    (folder / name).write_text(f"{SECRET}\n")
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{name}_FILE", str(folder / name))
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (RuntimeSettings, "database_url"),
+        (MigrationSettings, "database_admin_url"),
+        (ClassifierSettings, "anthropic_api_key"),
+        (ReporterSettings, "console_token"),
+    ],
+)
+def test_every_secret_of_a_service_may_lie_in_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    settings: type[RuntimeSettings | MigrationSettings],
+    field: str,
+) -> None:
+    mount(monkeypatch, tmp_path, f"NIGHTSHIFT_{field.upper()}")
+
+    value = getattr(settings(), field)
+
+    assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == SECRET
+
+
+def test_zendesks_token_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_ZENDESK_URL", "https://x")
+    monkeypatch.setenv("NIGHTSHIFT_ZENDESK_EMAIL", "x@x")
+    mount(monkeypatch, tmp_path, "NIGHTSHIFT_ZENDESK_TOKEN")
+
+    assert ZendeskAccount().token == SECRET
+
+
+def test_the_environment_goes_before_the_file_and_an_empty_variable_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mount(monkeypatch, tmp_path, "NIGHTSHIFT_LOG_LEVEL")
+    monkeypatch.setenv("NIGHTSHIFT_LOG_LEVEL", "DEBUG")
+    assert RuntimeSettings().log_level == "DEBUG"
+
+    monkeypatch.setenv("NIGHTSHIFT_LOG_LEVEL", "")
+    assert named_setting("NIGHTSHIFT_LOG_LEVEL") == SECRET
+    assert RuntimeSettings().log_level == SECRET
+
+
+def test_a_database_of_the_users_own_may_be_named_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://mine\n")
+
+    assert external_admin_url({"NIGHTSHIFT_DATABASE_URL_FILE": str(tmp_path / "url")}) == "postgresql://mine"
+    assert external_admin_url({}) is None
