@@ -13,8 +13,8 @@ install: ## make .venv from requirements.lock, when it is missing or the lock ch
 demo: install ## the whole system and a simulated outside world, for one night; ARGS="--exit" ends by itself
 	@$(BIN)/nightshift demo $(ARGS)
 
-test: install ## every test that needs no container engine
-	@$(BIN)/python -m pytest -q $(ARGS)
+test: install ## every test that needs no container engine, on up to four processes
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 chaos: install ## a night of a thousand tickets, its services killed on the way
 	@$(BIN)/python -m pytest -q tests/chaos $(ARGS)
