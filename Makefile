@@ -1,11 +1,11 @@
 # `make` alone lists what there is. ARGS is passed on: make demo ARGS="--exit"
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos lint format contracts lock bench clean
+.PHONY: help install demo test test-real test-compose test-k8s chaos lint format contracts lock bench clean
 BIN := .venv/bin
 ARGS ?=
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: ## make .venv from requirements.lock, when it is missing or the lock changed
 	@scripts/install
@@ -15,6 +15,15 @@ demo: install ## the whole system and a simulated outside world, for one night; 
 
 test: install ## every test that needs no container engine, on up to four processes
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+test-real: install ## the same integration and e2e tests on Apache Kafka and Postgres 17; skipped where no container engine answers
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --stack=real tests/integration tests/e2e $(ARGS)
+
+test-compose: install ## docker-compose.yml on a container engine: a night, every query of the dashboards, down and up again
+	@$(BIN)/python -m pytest -s -q tests/real/test_compose.py $(ARGS)
+
+test-k8s: install ## deploy/k8s on the cluster of NIGHTSHIFT_TEST_KUBECONFIG, which may be thrown away; skipped where there is none
+	@$(BIN)/python -m pytest -q tests/real/test_kubernetes.py $(ARGS)
 
 chaos: install ## a night of a thousand tickets, its services killed on the way
 	@$(BIN)/python -m pytest -q tests/chaos $(ARGS)

@@ -15,6 +15,9 @@ from yarl import URL
 
 CONNECTIONS_MAX = 100
 KEEP_SECONDS = 15.0
+ANSWER_HEAD_BYTES_MAX = 100_000
+"""Of a line, and of a header: httpx's own limit. One that is too long is told as a cut answer."""
+ANSWER_HEADERS_MAX = 2000
 
 
 def client() -> httpx.AsyncClient:
@@ -37,6 +40,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # httpx does
+            max_line_size=ANSWER_HEAD_BYTES_MAX,
+            max_field_size=ANSWER_HEAD_BYTES_MAX,
+            max_headers=ANSWER_HEADERS_MAX,
         )
         # A PUT that aiohttp sends again may earn a 409, which would hide that the first one was carried out. There is
         # no public name for this; tests/contract/test_http_transport.py fails where it stops working.
@@ -48,7 +54,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         with _told_as_httpx(request):
             answer = await self._session.request(
                 request.method,
-                URL(str(request.url), encoded=True),
+                URL(str(request.url.copy_with(userinfo=b"")), encoded=True),  # httpx made a header of it
                 headers=request.headers.multi_items(),
                 data=await request.aread() or None,
                 allow_redirects=False,

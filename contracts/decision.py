@@ -1,6 +1,8 @@
 """What rules answer, what they are told, and the requests that come of it."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,3 +130,19 @@ class Request(Contract):
     may_repeat: bool = False
     """A blind notice that may be sent again when its outcome is unknown."""
     body: dict[str, JsonValue]
+
+
+def decision_digest(decision: Decision, requests: Sequence[Request]) -> str:
+    """SHA-256 of what was decided and what that would send: verdict, reasons, actions, requests, each in its order.
+
+    No id of ours and no clock goes in, so that the same inputs under the same rules give the same digest at any time.
+    """
+    actions = decision.actions if isinstance(decision, Execute | Hold) else ()
+    told = {
+        "verdict": verdict_of(decision),
+        "reasons": [reason.model_dump(mode="json") for reason in decision.reasons],
+        "actions": [action.model_dump(mode="json") for action in actions],
+        "requests": [request.model_dump(mode="json") for request in requests],
+    }
+    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

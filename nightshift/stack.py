@@ -167,6 +167,8 @@ class Stack:
             "PYTHONPATH": python_path,
             "PYTHONUNBUFFERED": "1",
         }
+        if self.broker is not None:
+            ours["NIGHTSHIFT_KAFKA_IDEMPOTENCE"] = "false"  # it knows no idempotent producer
         if name == "reporter":
             ours["NIGHTSHIFT_CONSOLE_TOKEN"] = self._token
         environment = {k: v for k, v in self._environment.items() if not k.startswith(_ADMIN_URL)} | ours

@@ -1,4 +1,7 @@
-"""The embedded stack for tests: one server a session, a database of its own for each test."""
+"""The stack for tests, embedded or real: one server a session, a database of its own for each test.
+
+`pytest --stack=real` runs the same tests on containers (tests/stacks.py); without a container engine each is skipped.
+"""
 
 import asyncio
 import itertools
@@ -9,72 +12,114 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import pytest
 
-from nightshift.embedded.broker import EmbeddedBroker
 from nightshift.embedded.child import free_port as a_free_port
-from nightshift.embedded.postgres import EmbeddedPostgres
 from services.runtime.migrate import migrate
+from tests.stacks import (
+    KAFKA_IMAGE,
+    POSTGRES_IMAGE,
+    Broker,
+    Embedded,
+    Postgres,
+    Real,
+    Stack,
+    engine_missing,
+    run_sql,
+)
 
 _TEMPLATE = "migrated_template"
 _numbers = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--stack", choices=("embedded", "real"), default="embedded", help="what the tests run on")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    if config.getoption("stack") == "embedded":
+        return "stack: embedded"
+    missing = engine_missing()
+    return f"stack: {KAFKA_IMAGE}, {POSTGRES_IMAGE}" if missing is None else f"stack: SKIPPED, for {missing}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.config.getoption("stack") == "real":
+        if (missing := engine_missing()) is not None:
+            pytest.skip(missing)
+        if item.path.name.startswith("test_embedded_"):
+            pytest.skip("about the embedded stack itself")
 
 
 @dataclass(frozen=True)
 class MigratedDatabase:
     """A database of one test, with every migration applied."""
 
-    server: EmbeddedPostgres
+    server: Postgres
     name: str
 
     @property
     def admin_url(self) -> str:
-        return self.server.url("postgres", self.name)
+        """As the role that migrated it: the owner of all, and on the real stack no superuser."""
+        return self.server.url(self.server.admin, self.name)
 
     def url(self, role: str) -> str:
-        """`role` in full: `nightshift_actor`."""
+        """`role` in full: `nightshift_actor`; `postgres` is the superuser."""
         return self.server.url(role, self.name)
 
 
 @pytest.fixture(scope="session")
-def embedded_postgres() -> Iterator[EmbeddedPostgres]:
+def stack(pytestconfig: pytest.Config) -> Stack:
+    """What makes servers of the kind that was asked for."""
+    return Real() if pytestconfig.getoption("stack") == "real" else Embedded()
+
+
+@pytest.fixture(scope="session")
+def postgres(stack: Stack) -> Iterator[Postgres]:
     """One server for the session. Without fsync: a test kills processes, never the machine."""
-    quick = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_wal_size": "512MB"}
-    with server_folder() as folder, EmbeddedPostgres(folder / "pg", settings=quick) as server:
+    with (
+        server_folder() as folder,
+        stack.postgres(folder / "pg", fsync="off", full_page_writes="off", max_wal_size="512MB") as server,
+    ):
         yield server
 
 
 @pytest.fixture
-def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
-    """The superuser's address of an empty database (with pgvector), dropped after the test."""
+def database_url(postgres: Postgres) -> Iterator[str]:
+    """The admin's address of an empty database (with pgvector), dropped after the test."""
     name = f"empty_{next(_numbers)}"
-    _sql(embedded_postgres, f"CREATE DATABASE {name}")
-    yield embedded_postgres.url("postgres", name)
-    _sql(embedded_postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    _sql(postgres, f"CREATE DATABASE {name}")
+    yield postgres.url(postgres.admin, name)
+    _sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
-def _migrated_template(embedded_postgres: EmbeddedPostgres) -> str:
-    _sql(embedded_postgres, f"CREATE DATABASE {_TEMPLATE}")
-    asyncio.run(migrate(embedded_postgres.url("postgres", _TEMPLATE)))
+def _migrated_template(postgres: Postgres) -> str:
+    _sql(postgres, f"CREATE DATABASE {_TEMPLATE}")
+    asyncio.run(migrate(postgres.url(postgres.admin, _TEMPLATE)))
     return _TEMPLATE
 
 
 @pytest.fixture
-def migrated(embedded_postgres: EmbeddedPostgres, _migrated_template: str) -> Iterator[MigratedDatabase]:
+def migrated(postgres: Postgres, _migrated_template: str) -> Iterator[MigratedDatabase]:
     """A database with every migration applied, dropped after the test."""
     name = f"migrated_{next(_numbers)}"
-    _sql(embedded_postgres, f"CREATE DATABASE {name} TEMPLATE {_migrated_template}")
-    yield MigratedDatabase(embedded_postgres, name)
-    _sql(embedded_postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {_migrated_template}")
+    yield MigratedDatabase(postgres, name)
+    _sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The session's broker: what clients connect to. Topics are shared, so a test names its own."""
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as server:
-        yield server.bootstrap
+def kafka(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The session's broker. Topics are shared, so a test names its own."""
+    with stack.broker(tmp_path_factory.mktemp("broker")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def broker(kafka: Broker) -> str:
+    """What clients of the session's broker connect to."""
+    return kafka.bootstrap
 
 
 @pytest.fixture
@@ -91,12 +136,5 @@ def server_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _sql(server: EmbeddedPostgres, statement: str) -> None:
-    async def run() -> None:
-        connection = await asyncpg.connect(server.url("postgres", "postgres"))
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(run())
+def _sql(server: Postgres, statement: str) -> None:
+    run_sql(server.url(server.admin, "postgres"), statement)

@@ -184,7 +184,7 @@ class Zendesk:
         """
         if response.status_code == httpx.codes.FORBIDDEN:
             ticket = await self._response("GET", f"/tickets/{object_id}.json")
-            if ticket.status_code == httpx.codes.FORBIDDEN and (await self._response("GET", _ME)).is_success:
+            if ticket.status_code == httpx.codes.FORBIDDEN and _is_staff(await self._response("GET", _ME)):
                 raise PermanentError("forbidden", "Zendesk answered 403: our user may not see this ticket")
         _check(response)
 
@@ -218,6 +218,14 @@ def _parsed(model: type[M], response: httpx.Response) -> M:
     except ValidationError as error:
         places = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False)[:5])
         raise _unreadable(places) from error
+
+
+def _is_staff(response: httpx.Response) -> bool:
+    """Whether this answer names an agent. To nobody, and to one who is no agent any more, Zendesk says `end-user`."""
+    try:
+        return response.is_success and _Me.model_validate_json(response.content).user.role in {"agent", "admin"}
+    except ValidationError:
+        return False
 
 
 def _unreadable(what: str) -> PermanentError:

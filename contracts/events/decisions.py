@@ -6,9 +6,23 @@ from uuid import UUID
 from pydantic import AwareDatetime
 
 from contracts import topics
-from contracts.base import Fact
-from contracts.decision import Action, Circumstances, Reason, Verdict
+from contracts.base import Contract, Fact, Json
+from contracts.decision import Action, Circumstances, Mode, Reason, Verdict
 from contracts.sealed import Sealed
+
+
+class DecidedFrom(Contract):
+    """What the actor alone knew when it decided; the rest is in the proposal, and beside this.
+
+    Whether the basis was decided before is left out: such a decision is never recorded.
+    """
+
+    case: Json
+    """The process's own case, its texts sealed: it may know more than the one in the proposal."""
+    modes: dict[str, Mode]
+    """How far each action of the process might go."""
+    held: bool
+    """The case was held for a person."""
 
 
 class DecisionMade(Fact):
@@ -29,6 +43,10 @@ class DecisionMade(Fact):
     decided_at: AwareDatetime
     effect_keys: tuple[str, ...] = ()
     """The effects that this decision planned."""
+    decided_from: DecidedFrom | None = None
+    """None where the rules were not asked, and in what was recorded before there was such a field."""
+    digest: str | None = None
+    """contracts.decision.decision_digest, of the requests in clear; none as above."""
 
 
 class ApprovalRequested(Fact):

@@ -16,7 +16,7 @@ from rich.table import Table
 from nightshift.reach import State, cancelled_once, process_named, run
 
 if TYPE_CHECKING:
-    from nightshift.demo.play import Demo, Order, Say
+    from nightshift.demo.play import Demo, Order, Played, Say
     from nightshift.demo.summary import Promise
 
 app = typer.Typer()
@@ -34,6 +34,9 @@ def play_demo(
     leave: Annotated[bool, typer.Option("--exit", help="End after the summary; 0 only if every promise held.")] = False,
     tickets: Annotated[int, typer.Option(min=1, help="How many tickets the night has.")] = 200,
     seed: Annotated[int, typer.Option(help="Another seed, another night.")] = 1,
+    elsewhere: Annotated[
+        bool, typer.Option(help="On the stack and the world of the settings, which run already; ends by itself.")
+    ] = False,
     intake_port: Port = None,
     console_port: Port = None,
     world_port: Port = None,
@@ -51,7 +54,7 @@ def play_demo(
         world_port=world_port,
     )
     try:
-        held = run(_play(order, stay=not leave))
+        held = run(_play_elsewhere(order) if elsewhere else _play(order, stay=not leave))
     except asyncio.CancelledError:
         raise typer.Exit(ENDED_BY_INTERRUPT) from None
     raise typer.Exit(0 if held else 1)
@@ -66,10 +69,7 @@ async def _play(order: "Order", *, stay: bool) -> bool:
     with cancelled_once():
         console.print("starting Postgres, the broker, four services, and the world outside …")
         async with play.demo(order) as demo:
-            with _bar(console) as say:
-                promises = await demo.night(say)
-            _summary(console, promises, order, time.monotonic() - began)
-            held = all(promise.held for promise in promises)
+            held = await _night(console, demo, began)
             if not stay:
                 console.print("\nConsole and inbox end here: without --exit they stay up, and this state goes on.")
                 return held
@@ -78,6 +78,25 @@ async def _play(order: "Order", *, stay: bool) -> bool:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
             return True
+
+
+async def _play_elsewhere(order: "Order") -> bool:
+    """Whether every promise held. Cancelled by SIGINT or SIGTERM."""
+    from nightshift.demo import play  # noqa: PLC0415  # as above
+
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH_OF_A_FILE)
+    began = time.monotonic()
+    with cancelled_once():
+        async with play.elsewhere(order) as played:
+            return await _night(console, played, began)
+
+
+async def _night(console: Console, played: "Played", began: float) -> bool:
+    """Play it, and print the promises. Whether all of them held."""
+    with _bar(console) as say:
+        promises = await played.night(say)
+    _summary(console, promises, played.order, time.monotonic() - began)
+    return all(promise.held for promise in promises)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _OUTBOXES = " UNION ALL ".join(
 _WAITING = f"""
 SELECT (SELECT count(*) FROM ({_OUTBOXES}) o WHERE published_at IS NULL AND refused IS NULL) AS "events to publish",
        (SELECT count(*) FROM ({_OUTBOXES}) o
-        WHERE NOT EXISTS (SELECT FROM reporter.event_log l WHERE l.event_id = o.event_id)) AS "events to log",
+        WHERE NOT EXISTS (SELECT FROM reporter.event_log_known l WHERE l.event_id = o.event_id)) AS "events to log",
        (SELECT count(*) FROM ({_OUTBOXES}) o WHERE topic = 'nightshift.cases'
         AND NOT EXISTS (SELECT FROM classifier.inbox i WHERE i.event_id = o.event_id)) AS "changes to fold",
        (SELECT count(*) FROM ({_OUTBOXES}) o WHERE topic = ANY('{{nightshift.cases,nightshift.proposals}}')

@@ -103,6 +103,8 @@ class Script(Contract):
 class Night(Contract):
     """How far the night is."""
 
+    seed: int
+    """Of the world: which customers there are."""
     state: Literal["quiet", "playing", "played"]
     done: int
     total: int
@@ -168,16 +170,12 @@ def credentials(folder: Path, port: int | None) -> Credentials:
 class World:
     """The running world, as the demo sees it. Every method raises WorldError when it does not answer."""
 
-    def __init__(self, known: Credentials, process: Process, log: Path) -> None:
-        self.url = known.url
-        self.pid = process.pid
-        self._process = process
-        self._log = log
+    def __init__(self, url: str, token: str, *, told: str) -> None:
+        """`told`: where a person learns why it does not answer."""
+        self.url = url
+        self._told = told
         self._client = httpx.AsyncClient(
-            base_url=known.url,
-            auth=(f"{EMAIL}/token", known.token),
-            timeout=CALL_SECONDS_MAX,
-            trust_env=False,
+            base_url=url, auth=(f"{EMAIL}/token", token), timeout=CALL_SECONDS_MAX, trust_env=False
         )
 
     async def begin(self, *, tickets: int, seconds: float) -> None:
@@ -211,37 +209,47 @@ class World:
         return next((str(f["value"]) for f in ticket["custom_fields"] if f["id"] == field_id), "")
 
     async def _report(self, name: str, contract: type[T]) -> T:
-        return contract.model_validate_json((await self._call("GET", f"/{name}.json")).content)
+        response = await self._call("GET", f"/{name}.json")
+        if response.status_code != httpx.codes.OK:
+            raise WorldError(f"{self.url} is no simulated world: a demo plays on nothing else")
+        return contract.model_validate_json(response.content)
 
     async def _call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
         try:
             return await self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
-            raise WorldError(
-                f"the simulated world does not answer ({type(error).__name__}): see {self._log}"
-            ) from error
+            raise WorldError(f"the simulated world does not answer ({type(error).__name__}): {self._told}") from error
 
-    async def ready(self) -> None:
-        """Wait until it listens."""
-        for _ in range(START_SECONDS_MAX * 20):
-            if self._process.returncode is not None:
-                raise WorldError(f"the simulated world did not start: {last_line(self._log)} (see {self._log})")
-            with contextlib.suppress(httpx.HTTPError):
-                if (await self._client.get("/healthz")).status_code == httpx.codes.OK:
-                    return
-            await asyncio.sleep(0.05)
-        raise WorldError(f"the simulated world does not listen after {START_SECONDS_MAX} s: see {self._log}")
+    async def listens(self) -> bool:
+        """Whether it answers by now."""
+        with contextlib.suppress(httpx.HTTPError):
+            return (await self._client.get("/healthz")).status_code == httpx.codes.OK
+        return False
 
-    async def stop(self) -> None:
-        """Let it save and end; killed when it takes too long."""
+    async def close(self) -> None:
+        """Leave it alone."""
         await self._client.aclose()
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_SECONDS_MAX)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+
+
+async def _ready(there: World, process: Process, log: Path) -> None:
+    for _ in range(START_SECONDS_MAX * 20):
+        if process.returncode is not None:
+            raise WorldError(f"the simulated world did not start: {last_line(log)} (see {log})")
+        if await there.listens():
+            return
+        await asyncio.sleep(0.05)
+    raise WorldError(f"the simulated world does not listen after {START_SECONDS_MAX} s: see {log}")
+
+
+async def _stop(process: Process) -> None:
+    """Let it save and end; killed when it takes too long."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS_MAX)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 @asynccontextmanager
@@ -267,9 +275,10 @@ async def world(
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(PROJECT), **ours},
             start_new_session=True,  # Ctrl-C in the terminal is the demo's to handle
         )
-    there = World(known, process, log)
+    there = World(known.url, known.token, told=f"see {log}")
     try:
-        await there.ready()
+        await _ready(there, process, log)
         yield there
     finally:
-        await there.stop()
+        await there.close()
+        await _stop(process)

@@ -10,21 +10,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
 from nightshift import MendableError
-from nightshift.demo import ours, outside, privacy
+from nightshift.demo import borrowed, ours, outside, privacy
 from nightshift.demo.ours import Before, Pause
 from nightshift.demo.outside import Books, Night, Script, World, WorldError
 from nightshift.demo.summary import Evidence, Limits, Promise, accepted_events, judge
 from nightshift.embedded.child import free_port, is_free
 from nightshift.embedded.postgres import EmbeddedPostgres
 from nightshift.rebuild import rebuild_projections
-from nightshift.stack import Stack, make_state_folder
+from nightshift.stack import Stack, as_role, external_admin_url, make_state_folder, prepare_database
 from nightshift.world.night import POOL, TICKETS_MAX
 from nightshift.world.shop import READER, fill
 from processes.support.policy import Policy
+from services.runtime.config import MissingSettingError, required_setting
 from services.runtime.postgres import Connection
 from services.runtime.process import SHIPPED, load
 
@@ -55,23 +57,24 @@ _KEPT = (
     "NIGHTSHIFT_LOG_LEVEL",
     "NIGHTSHIFT_OTLP_URL",
 )
-"""Settings that a demo takes over; no other, lest it touch somebody's real help desk or database."""
+"""Settings that a demo takes over beside those of borrowed.py; no other, lest it touch somebody's real help desk."""
 _SET_MODE = """
 INSERT INTO control.modes (process, action, mode, changed_by) VALUES ($1, $2, 'act', 'demo')
 ON CONFLICT (process, action) DO UPDATE SET mode = excluded.mode, changed_by = excluded.changed_by
 """
+
+_IS_DEMO = "SELECT to_regnamespace('shop') IS NOT NULL OR NOT EXISTS (SELECT FROM reporter.event_log)"
 
 Say = Callable[[str, float, Mapping[str, int]], None]
 """Told of the phase, the share of the night that is over (0 to 1), and what was done so far."""
 
 
 class NotADemoError(MendableError):
-    """The state folder belongs to a system that works for somebody."""
+    """The state belongs to a system that works for somebody."""
 
-    def __init__(self, state: Path) -> None:
-        super().__init__(
-            f"{state} holds a system that is no demo, and a demo would let it act: name another folder with --state"
-        )
+    def __init__(self, where: Path | str) -> None:
+        mend = "name another folder with --state" if isinstance(where, Path) else "name a database of its own"
+        super().__init__(f"{where} holds a system that is no demo, and a demo would let it act: {mend}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +98,22 @@ class Order:
         return self.seconds or min(NIGHT_SECONDS_MAX, max(NIGHT_SECONDS_MIN, self.tickets * SECONDS_PER_TICKET))
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
-    """World and stack, running."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """World and stack, running, wherever they run."""
 
     order: Order
     world: World
-    stack: Stack
-
-    @property
-    def inbox_url(self) -> str:
-        """Where a newcomer writes as a customer."""
-        return f"{self.world.url}/"
+    admin_url: str
+    """The stack's database, as the role that operates."""
+    bootstrap: str
+    """Its broker."""
+    logs: Path | None = None
+    """The state folder that holds its logs; none where these are out of reach."""
 
     async def night(self, say: Say) -> list[Promise]:
         """Play one night, let everything settle, and judge it."""
-        connection = await asyncpg.connect(self.stack.admin_url, timeout=10)
+        connection = await asyncpg.connect(self.admin_url, timeout=10)
         try:
             before = await ours.before(connection)
             await self.world.begin(tickets=self.order.tickets, seconds=self.order.night_seconds)
@@ -155,7 +158,7 @@ class Demo:
 
     async def _evidence(self, connection: Connection, script: Script, before: Before, pause: Pause | None) -> Evidence:
         books, sent = await self.world.books(), await self.world.deliveries()
-        rebuilt = await rebuild_projections(self.stack.admin_url, overrides=OVERRIDES)
+        rebuilt = await rebuild_projections(self.admin_url, overrides=OVERRIDES)
         policy = _policy()
         return Evidence(
             script=script,
@@ -166,9 +169,7 @@ class Demo:
             ),
             pause=pause,
             refunds=await self._refunds(script, books, policy),
-            search=await privacy.search(
-                self.stack.admin_url, self.stack.bootstrap, self._logs(), await self._said(script)
-            ),
+            search=await privacy.search(self.admin_url, self.bootstrap, self._logs(), await self._said(script)),
             live=rebuilt.before,
             rebuilt=rebuilt.after,
             limits=_limits(policy),
@@ -193,19 +194,54 @@ class Demo:
 
     def _logs(self) -> list[Path]:
         """Every log of ours; the world's own is outside."""
-        logs = [log for log in sorted((self.order.state / "logs").iterdir()) if not log.name.startswith("world.")]
-        return [
-            log
-            for log in (*logs, self.order.state / "broker.log", self.order.state / "postgres" / "log")
-            if log.is_file()
-        ]
+        if self.logs is None:
+            return []
+        logs = [log for log in sorted((self.logs / "logs").iterdir()) if not log.name.startswith("world.")]
+        return [log for log in (*logs, self.logs / "broker.log", self.logs / "postgres" / "log") if log.is_file()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo(Played):
+    """World and stack on this machine, which end with the demo."""
+
+    stack: Stack
+
+    @property
+    def inbox_url(self) -> str:
+        """Where a newcomer writes as a customer."""
+        return f"{self.world.url}/"
+
+
+@asynccontextmanager
+async def elsewhere(order: Order) -> AsyncIterator[Played]:
+    """A world and a stack that run already, by the settings that the services have; they run on afterwards.
+
+    NIGHTSHIFT_ZENDESK_URL is the simulated world: a real help desk plays no night, and is left alone.
+    Raises NotADemoError, WorldError, StackError, MissingSettingError.
+    """
+    admin_url = external_admin_url(os.environ)
+    if admin_url is None:
+        raise MissingSettingError("NIGHTSHIFT_DATABASE_ADMIN_URL")
+    bootstrap, world_url = required_setting("NIGHTSHIFT_KAFKA_BOOTSTRAP"), required_setting("NIGHTSHIFT_ZENDESK_URL")
+    world = World(world_url, required_setting("NIGHTSHIFT_ZENDESK_TOKEN"), told="look at its log")
+    try:
+        seed = (await world.night()).seed
+        await prepare_database(admin_url, (PROCESS,))
+        if not await _is_demo(admin_url):
+            raise NotADemoError("the database")
+        password = urlsplit(required_setting("NIGHTSHIFT_SHOP_URL")).password
+        await _prepare(admin_url, seed, password and unquote(password))
+        yield Played(order=order, world=world, admin_url=admin_url, bootstrap=bootstrap)
+    finally:
+        await world.close()
 
 
 @asynccontextmanager
 async def demo(order: Order) -> AsyncIterator[Demo]:
     """World and stack, ready for a night, for the length of the block.
 
-    Raises NotADemoError, WorldError, StackError, ServiceError: one line each, with the mend.
+    The database and the broker are those of the settings, where both are named (borrowed.py), else embedded ones.
+    Raises NotADemoError, BorrowedError, WorldError, StackError, ServiceError: one line each, with the mend.
     """
     state = order.state
     if (state / "postgres" / "data").exists() and not (state / "world").exists():
@@ -218,13 +254,17 @@ async def demo(order: Order) -> AsyncIterator[Demo]:
     console_port = order.console_port or _kept_port(state, "reporter")
     webhook_url = f"http://127.0.0.1:{intake_port}/webhooks/{PROCESS}/{DOOR}"
     cases_url = f"http://127.0.0.1:{console_port}/cases/{PROCESS}:{DOOR}:"
+    lent = await borrowed.settings(os.environ)
+    lent_url = external_admin_url(lent)
+    shop_url = as_role(lent_url, READER) if lent_url else EmbeddedPostgres(state / "postgres").url(READER)
     ours_of_settings = {name: value for name in _KEPT if (value := os.environ.get(name))}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
     environment = {
         **inherited,
         **ours_of_settings,
         **known.environment(),
-        "NIGHTSHIFT_SHOP_URL": EmbeddedPostgres(state / "postgres").url(READER),
+        **lent,
+        "NIGHTSHIFT_SHOP_URL": shop_url,
         "NIGHTSHIFT_PROCESS_OVERRIDES": OVERRIDES,
     }
     stack = Stack(state, environment=environment, intake_port=intake_port, console_port=console_port)
@@ -235,12 +275,24 @@ async def demo(order: Order) -> AsyncIterator[Demo]:
         stack,
     ):
         await _prepare(stack.admin_url, order.seed)
-        yield Demo(order, world, stack)
+        yield Demo(
+            order=order, world=world, admin_url=stack.admin_url, bootstrap=stack.bootstrap, logs=state, stack=stack
+        )
 
 
-async def _prepare(admin_url: str, seed: int) -> None:
+async def _is_demo(admin_url: str) -> bool:
+    """Whether nothing was recorded there yet, or an earlier demo filled the shop."""
+    connection = await asyncpg.connect(admin_url, timeout=10)
+    try:
+        answer: bool = await connection.fetchval(_IS_DEMO)
+        return answer
+    finally:
+        await connection.close()
+
+
+async def _prepare(admin_url: str, seed: int, reader_password: str | None = None) -> None:
     """Fill the shop, let every action act, turn the process on."""
-    await fill(admin_url, POOL, seed)
+    await fill(admin_url, POOL, seed, reader_password=reader_password)
     connection = await asyncpg.connect(admin_url, timeout=10)
     try:
         await connection.executemany(_SET_MODE, [(PROCESS, action) for action in ACTIONS])

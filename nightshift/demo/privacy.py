@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from contracts import topics
 from contracts.envelope import decode
@@ -37,6 +38,8 @@ class Search:
     places: tuple[str, ...]
     """Where some lie in clear: a table, a topic, a log."""
     bytes_searched: int
+    logs: int
+    """How many logs could be reached."""
     opened: int
     """How many of them open with their case's key: the search looked for what is there."""
 
@@ -69,11 +72,12 @@ async def search(admin_url: str, bootstrap: str, logs: Iterable[Path], said: Map
     for topic, content in (await _topics(bootstrap)).items():
         total += len(content)
         found += [f"topic {topic}"] if _holds(content, needles) else []
-    for log in logs:
+    reached = list(logs)
+    for log in reached:
         lines = log.read_bytes()
         total += len(lines)
         found += [f"log {log.name}"] if _holds(lines, needles) else []
-    return Search(pieces=len(by_case), places=tuple(found), bytes_searched=total, opened=opened)
+    return Search(pieces=len(by_case), places=tuple(found), bytes_searched=total, logs=len(reached), opened=opened)
 
 
 def _forms(piece: str) -> tuple[bytes, ...]:
@@ -122,14 +126,20 @@ def _headers(text: str) -> dict[str, str]:
 
 async def _topics(bootstrap: str) -> dict[str, bytearray]:
     """Every record of every topic: key, headers, value."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics.ALL))
+    finally:
+        await admin.close()
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     contents = {topic: bytearray() for topic in topics.ALL}
     try:
         partitions = [
-            TopicPartition(topic, number)
-            for topic in topics.ALL
-            for number in consumer.partitions_for_topic(topic) or ()
+            TopicPartition(topic["topic"], partition["partition"])
+            for topic in described
+            for partition in topic["partitions"]
         ]
         consumer.assign(partitions)
         for partition in partitions:

@@ -241,8 +241,9 @@ def _projections(found: Evidence) -> Promise:
 def _privacy(found: Evidence) -> Promise:
     search = found.search
     where = f" in {', '.join(search.places)}" if search.places else ""
+    looked_at = "tables, topics and logs" if search.logs else "tables and topics"
     figure = (
-        f"{search.pieces} customers' words in {search.bytes_searched / 1e6:.0f} MB of tables, topics and logs: "
+        f"{search.pieces} customers' words in {search.bytes_searched / 1e6:.0f} MB of {looked_at}: "
         f"{len(search.places)} places in clear{where}; {search.opened} open with their key"
     )
     held = not search.places and search.opened == search.pieces > 0

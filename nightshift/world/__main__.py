@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from nightshift.world.app import build
 from nightshift.world.deliveries import Mischief
 from nightshift.world.store import StateUnreadableError
 from nightshift.world.world import World
+from services.runtime.config import named_setting
 
 TOKEN = "NIGHTSHIFT_ZENDESK_TOKEN"  # noqa: S105  # the name of a setting
 SECRET = "NIGHTSHIFT_ZENDESK_WEBHOOK_SECRET"  # noqa: S105  # as above
@@ -99,7 +99,7 @@ async def _serve(arguments: argparse.Namespace, token: str, secret: str) -> None
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C; 2 when a setting is missing or the state cannot be read."""
     arguments = _arguments()
-    token, secret = os.environ.get(TOKEN), os.environ.get(SECRET)
+    token, secret = named_setting(TOKEN), named_setting(SECRET)
     if not token or not secret:
         print(f"set {TOKEN} and {SECRET}: what the API asks for, and what signs the webhooks", file=sys.stderr)
         return 2

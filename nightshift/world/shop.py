@@ -59,10 +59,12 @@ CREATE INDEX ON shop.invoices (requester_id, issued_on);
 CREATE TABLE shop.tickets (requester_id text NOT NULL, subject_digest text NOT NULL, opened_on date NOT NULL);
 CREATE INDEX ON shop.tickets (requester_id, opened_on);
 """
+_LOGIN_BY = "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)"
 _READER = f"""
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{READER}') THEN CREATE ROLE {READER} LOGIN; END IF;
 END $$;
+GRANT {READER} TO CURRENT_USER;
 ALTER ROLE {READER} SET default_transaction_read_only = on;
 GRANT USAGE ON SCHEMA shop TO {READER};
 GRANT SELECT ON ALL TABLES IN SCHEMA shop TO {READER};
@@ -143,7 +145,9 @@ def _order(random: Random, index: int, ordinal: int) -> Order:
     )
 
 
-async def fill(admin_url: str, customers: int, seed: int, *, today: date | None = None) -> None:
+async def fill(
+    admin_url: str, customers: int, seed: int, *, today: date | None = None, reader_password: str | None = None
+) -> None:
     """Create the schema `shop` with its read-only role, and fill it. A filled one only gets the customers it lacks."""
     day = today or datetime.now(UTC).date()
     people = customers_of(customers, seed)
@@ -154,6 +158,8 @@ async def fill(admin_url: str, customers: int, seed: int, *, today: date | None 
             if await connection.fetchval("SELECT to_regnamespace('shop')") is None:
                 await connection.execute(SCHEMA)
             await connection.execute(_READER)
+            if reader_password is not None:
+                await connection.execute(await connection.fetchval(_LOGIN_BY, READER, reader_password))
             known = {row["requester_id"] for row in await connection.fetch("SELECT requester_id FROM shop.customers")}
             await _insert(connection, [one for one in people if str(one.id) not in known], day)
     finally:

@@ -96,6 +96,7 @@ class World:
         """How far the night is, and what a summary may be checked against."""
         return {
             **self.progress,
+            "seed": self.seed,
             "webhooks_pending": len(self.sender.pending),
             "due": len(self.zendesk.state.due),
             "facts": self.facts.json() if self.facts else None,

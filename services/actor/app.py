@@ -31,9 +31,12 @@ from services.actor.outbound.lane import Lane
 from services.actor.outbound.zendesk import ZendeskDestination
 from services.actor.ports import Outside
 from services.runtime import telemetry
+from services.runtime.figures import Age, Figures
 from services.runtime.health import Check, HealthApp, progress_of
 from services.runtime.inbox import Handler, Inbox
 from services.runtime.kafka import Link, Producer
+from services.runtime.lag import Lag
+from services.runtime.months import making_months
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database, connect
 from services.runtime.process import Destination, Process, ProcessInvalidError, load_all
 from services.runtime.relay import Relay
@@ -42,6 +45,7 @@ from services.runtime.stop import Stop, Wake
 from services.runtime.tasks import Worker
 
 CONNECTIONS_MAX = 24
+SUBSCRIPTIONS = (topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CONTROL)
 EXPIRY_LOOK_SECONDS = 1.0
 
 log = structlog.get_logger()
@@ -206,14 +210,18 @@ async def run() -> None:
             settings=settings,
             service=SERVICE,
             database=database,
-            subscriptions=[topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CONTROL],
+            subscriptions=SUBSCRIPTIONS,
             take=take,
             producer=producer,
             relays=[relay],
         )
+        oldest: dict[tuple[str, str], Age] = {(w.process, w.kind): w.oldest_claimable_seconds for w in workers}
+        oldest |= {lane.work: lane.oldest_due_seconds for lane in lanes}
+        figures = Figures(database, SERVICE, outboxes=[SERVICE], oldest=oldest)
         alive: dict[str, Check] = {f"decide {w.process}": progress_of(w) for w in workers}
         alive |= {f"effects {lane.title}": lane.stalled for lane in lanes}
-        parts = [relay.run, link.run, reading_the_unread(inbox)]
+        parts = [relay.run, link.run, making_months(database, ["actor.outbox"]), reading_the_unread(inbox), figures.run]
+        parts += [Lag(settings, SERVICE, database, SUBSCRIPTIONS).run]
         parts += [worker.run for worker in workers]
         parts += [lane.run for lane in lanes]
         parts += [expiring(database, process, effect_wakes) for process in processes.values()]

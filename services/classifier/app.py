@@ -16,9 +16,12 @@ from services.classifier.outbound.nearest import NAME, Nearest
 from services.classifier.ports import Provider
 from services.runtime import outside, service, telemetry
 from services.runtime.config import MissingSettingError
+from services.runtime.figures import Figures
 from services.runtime.health import HealthApp, progress_of
 from services.runtime.inbox import Inbox
 from services.runtime.kafka import Link, Producer
+from services.runtime.lag import Lag
+from services.runtime.months import making_months
 from services.runtime.postgres import Database, connect
 from services.runtime.process import Door, Process, ProcessInvalidError, load_all
 from services.runtime.relay import Relay
@@ -57,6 +60,9 @@ async def run() -> None:
             relays=[relay],
             woken_after=[publishing, *(worker.wake for worker in workers)],
         )
+        oldest = {(worker.process, worker.kind): worker.oldest_claimable_seconds for worker in workers}
+        lag = Lag(settings, "classifier", database, SUBSCRIPTIONS)
+        figures = Figures(database, "classifier", outboxes=["classifier"], oldest=oldest)
         await service.serve(
             app=HealthApp(
                 alive={f"{worker.process}.{KIND}": progress_of(worker) for worker in workers},
@@ -64,7 +70,14 @@ async def run() -> None:
             ),
             host=settings.http_host,
             port=settings.http_port,
-            parts=[link.run, relay.run, *(worker.run for worker in workers)],
+            parts=[
+                link.run,
+                relay.run,
+                figures.run,
+                lag.run,
+                making_months(database, ["classifier.outbox"]),
+                *(worker.run for worker in workers),
+            ],
             grace_seconds=settings.grace_seconds,
         )
 

@@ -19,15 +19,18 @@ from contracts import topics
 from services.ingest.config import Settings, secrets_of
 from services.ingest.handlers.redrive_requested import read_again
 from services.ingest.handlers.webhook import OpenDoor, set_aside
-from services.ingest.inbound.http import WebhookApp
+from services.ingest.inbound.http import WebhookApp, last_webhook
 from services.ingest.inbound.quick import QuickProtocol
 from services.ingest.outbound.postgres import SERVICE, WORK, DeliveryStore
 from services.ingest.outbound.writer import Writer, Writers
 from services.ingest.ports import Trace
 from services.runtime import telemetry
+from services.runtime.figures import Figures
 from services.runtime.health import HealthApp
 from services.runtime.inbox import Inbox
 from services.runtime.kafka import RECORD_BYTES_MAX, Link, Producer
+from services.runtime.lag import Lag
+from services.runtime.months import making_months
 from services.runtime.postgres import UNAVAILABLE, connect
 from services.runtime.process import SHIPPED, ProcessInvalidError, load
 from services.runtime.relay import Relay
@@ -128,6 +131,23 @@ def pruning(store: DeliveryStore, *, seen_days: int) -> Part:
     return prune
 
 
+def remembering_the_last(store: DeliveryStore) -> Part:
+    """Once, when Postgres is there: when the last delivery came before this start."""
+
+    async def remember(stop: Stop) -> None:
+        while not stop.is_set():
+            try:
+                if (last := await store.last()) is not None:
+                    last_webhook.labels(last.source).set(last.at.timestamp())
+                break
+            except UNAVAILABLE as error:
+                log.warning("the last delivery is not known yet", error=type(error).__name__)
+                await stop.wait(1.0)
+        await stop.wait()
+
+    return remember
+
+
 async def run() -> None:
     """Serve until SIGTERM; then everything that was taken is committed and answered."""
     settings = Settings()
@@ -166,7 +186,15 @@ async def run() -> None:
                 app=app,
                 host=settings.http_host,
                 port=settings.http_port,
-                parts=[relay.run, link.run, pruning(store, seen_days=settings.seen_days)],
+                parts=[
+                    relay.run,
+                    link.run,
+                    Figures(database, SERVICE, outboxes=[SERVICE]).run,
+                    Lag(settings, SERVICE, database, [topics.CONTROL]).run,
+                    remembering_the_last(store),
+                    pruning(store, seen_days=settings.seen_days),
+                    making_months(database, ["ingest.outbox", "ingest.deliveries"]),
+                ],
                 grace_seconds=settings.grace_seconds,
                 http=QuickProtocol,
             )

@@ -28,8 +28,11 @@ from services.reporter.outbound.rebuilding import RebuildRunsError, projected_by
 from services.runtime import process, service, telemetry
 from services.runtime.config import RuntimeSettings
 from services.runtime.failures import Later, tell
+from services.runtime.figures import Figures
 from services.runtime.health import HealthApp
 from services.runtime.kafka import Link, Producer
+from services.runtime.lag import Lag
+from services.runtime.months import making_months
 from services.runtime.postgres import Database, connect
 from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
@@ -66,8 +69,11 @@ async def run() -> None:
             parts=[
                 link.run,
                 orders.run,
+                making_months(database, ["reporter.outbox"], shared=["control.outbox", "reporter.event_log"]),
                 partial(heal, database, policies),
-                Gauges(reads).run,
+                Gauges(reads, targets_of(settings)).run,
+                Figures(database, "reporter", outboxes=["control", "reporter"]).run,
+                Lag(settings, "reporter", database, topics.ALL).run,
             ],
             grace_seconds=settings.grace_seconds,
         )
@@ -95,6 +101,11 @@ def web(settings: ReporterSettings, reads: Queries, link: Link, appender: Append
 def policies_of(settings: RuntimeSettings) -> dict[str, Policy]:
     """The SLA policy of each process this service works for."""
     return {name: policy_of(loaded) for name, loaded in process.load_all(settings).items()}
+
+
+def targets_of(settings: RuntimeSettings) -> dict[str, float]:
+    """The share of first replies that shall be in time, of each process this service works for."""
+    return {name: loaded.settings.sla.target_percent / 100 for name, loaded in process.load_all(settings).items()}
 
 
 def policy_of(loaded: process.Process) -> Policy:

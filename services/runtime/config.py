@@ -1,12 +1,13 @@
 """The settings that every service has. Each is read from `NIGHTSHIFT_*`, or from a file named by `NIGHTSHIFT_…_FILE`.
 
-So Docker and Kubernetes may mount any of them as a secret. A variable that is empty is one that is not set.
+So Docker and Kubernetes may mount any of them as a secret. A variable or file that is empty is one that is not set.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -56,6 +57,8 @@ class RuntimeSettings(_Settings):
     """Of each topic, where this service is the one that makes it: so many of each service can share the work."""
     kafka_replication: int = Field(default=1, ge=1)
     """Copies of each topic, where this service is the one that makes it."""
+    kafka_idempotence: bool = True
+    """Let the broker recognise what a producer sends twice. Only for a broker that cannot: false."""
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=0, le=65535)
     processes: str = "support"
@@ -80,6 +83,23 @@ class MigrationSettings(_Settings):
 
     database_admin_url: str
     """A role that may make roles and schemas."""
+    ingest_database_url: str | None = None
+    """What ingest is given as its database_url: its role gets the password that is in it. None: as it is."""
+    classifier_database_url: str | None = None
+    actor_database_url: str | None = None
+    reporter_database_url: str | None = None
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """By role: the passwords of these addresses."""
+        urls = (
+            self.ingest_database_url,
+            self.classifier_database_url,
+            self.actor_database_url,
+            self.reporter_database_url,
+        )
+        logins = [urlsplit(url) for url in urls if url is not None]
+        return {unquote(one.username): unquote(one.password) for one in logins if one.username and one.password}
 
 
 class MissingSettingError(Exception):
@@ -94,7 +114,7 @@ def named_setting(name: str, environment: Mapping[str, str] = os.environ) -> str
     if value := environment.get(name):
         return value
     if file := environment.get(f"{name}_FILE"):
-        return Path(file).read_text().strip()
+        return Path(file).read_text().strip() or None
     return None
 
 

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 
 from services.runtime.tasks import Worker
 
@@ -41,7 +42,9 @@ class HealthApp:
         if scope["type"] != "http":
             return
         if scope["path"] == "/metrics":
-            await respond(send, 200, generate_latest(), CONTENT_TYPE_LATEST)
+            accept = dict(scope.get("headers", ())).get(b"accept", b"").decode("latin-1")
+            encode, content_type = choose_encoder(accept)  # exemplars are told in OpenMetrics alone
+            await respond(send, 200, encode(REGISTRY), content_type)
         elif (checks := self._checks.get(scope["path"])) is not None:
             wrong = {name: what for name, check in checks.items() if (what := await _ask(check)) is not None}
             await respond(send, 503 if wrong else 200, orjson.dumps({"ok": not wrong, "wrong": wrong}))

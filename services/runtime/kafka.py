@@ -7,7 +7,8 @@ start.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,14 @@ from uuid import UUID
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
@@ -44,12 +52,17 @@ SESSION_MS = 6000
 EPOCH_LOOK_SECONDS = 2.0
 EPOCH_ANSWER_SECONDS = 5.0
 RECONNECT_SECONDS = 1.0
+PUBLISH_SECONDS_MAX = 30.0
+PRODUCER_END_SECONDS = 2.0
 RETENTION = {"retention.ms": "-1", "retention.bytes": "-1"}
 """The topics are the history that a replay reads."""
+SET_ON_THE_TOPIC = 1
+"""Where a setting comes from, in Kafka's numbers."""
 
 log = structlog.get_logger()
 
 Take = Callable[[Sequence[Record]], Awaitable[None]]
+Parse = Callable[[Any], Awaitable[KafkaMessage]]
 
 
 class BrokerForgotError(Exception):
@@ -57,37 +70,95 @@ class BrokerForgotError(Exception):
 
 
 class Producer:
-    """Publishes records and tells which the broker will never take. Not connected at first."""
+    """Publishes records and tells which the broker will never take. Not connected at first.
+
+    A client that lost a record is replaced: an idempotent one has counted it, and the broker would refuse whatever
+    follows with a later number.
+    """
 
     def __init__(self) -> None:
-        self._producer: AIOKafkaProducer | None = None
+        self._make: Callable[[], AIOKafkaProducer] | None = None
+        self._client: AIOKafkaProducer | None = None
+        self._making = asyncio.Lock()
 
-    def attach(self, producer: AIOKafkaProducer | None) -> None:
-        self._producer = producer
+    def attach(self, client: AIOKafkaProducer, make: Callable[[], AIOKafkaProducer]) -> None:
+        """Publish with this client, and with new ones in its place."""
+        self._client, self._make = client, make
+
+    async def detach(self) -> None:
+        """The broker is not connected any more."""
+        client, self._client, self._make = self._client, None, None
+        if client is not None:
+            await end(client)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
         """See relay.Publisher."""
-        if self._producer is None:
-            raise ConnectionError("the broker is not connected")
-        sent = []
-        for record in records:
-            headers = [(name, value.encode()) for name, value in record.headers.items()]
-            try:
-                sent.append(
-                    await self._producer.send(record.topic, record.body, key=record.key.encode(), headers=headers)
-                )
-            except MessageSizeTooLargeError:
-                sent.append(None)
-            except KafkaError as error:
-                raise ConnectionError(type(error).__name__) from error
-        ends = [None if future is None else await _end_of(future) for future in sent]
-        for end in ends:
-            if isinstance(end, KafkaError) and not isinstance(end, MessageSizeTooLargeError):
-                raise ConnectionError(type(end).__name__) from end
-        return [
-            "too_large" if future is None or isinstance(end, MessageSizeTooLargeError) else None
-            for future, end in zip(sent, ends, strict=True)
-        ]
+        client = await self._connected()
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS_MAX):
+                ends = await _publish(client, records)
+        except (KafkaError, TimeoutError) as error:
+            await self._drop(client)
+            raise ConnectionError(type(error).__name__) from error
+        failures = [how for how in ends if isinstance(how, KafkaError)]
+        if failures:
+            await self._drop(client)
+        for failure in failures:
+            if not isinstance(failure, MessageSizeTooLargeError):
+                raise ConnectionError(type(failure).__name__) from failure
+        return [None if how is None else "too_large" for how in ends]
+
+    async def _connected(self) -> AIOKafkaProducer:
+        async with self._making:
+            make = self._make
+            if make is None:
+                raise ConnectionError("the broker is not connected")
+            if self._client is None:
+                client = make()
+                try:
+                    await client.start()
+                except KafkaError as error:
+                    await end(client)
+                    raise ConnectionError(type(error).__name__) from error
+                if self._make is not make:
+                    await end(client)
+                    raise ConnectionError("the broker went away meanwhile")
+                self._client = client
+            return self._client
+
+    async def _drop(self, client: AIOKafkaProducer) -> None:
+        if self._client is client:
+            self._client = None
+            await end(client)
+
+
+async def _publish(client: AIOKafkaProducer, records: Sequence[Record]) -> list[KafkaError | str | None]:
+    """How each record ended; none where the broker has it."""
+    sent: list[Awaitable[object] | str] = []
+    for record in records:
+        headers = [(name, value.encode()) for name, value in record.headers.items()]
+        try:
+            sent.append(await client.send(record.topic, record.body, key=record.key.encode(), headers=headers))
+        except MessageSizeTooLargeError:  # of the client itself: the broker never saw it
+            sent.append("too_large")
+    return [one if isinstance(one, str) else await _end_of(one) for one in sent]
+
+
+async def end(client: AIOKafkaProducer) -> None:
+    """Stop a producer. What it cannot deliver soon is given up, for the outbox has it still.
+
+    aiokafka has no such limit: an idempotent producer tries for as long as the broker is away or a topic is missing.
+    """
+    with suppress(TimeoutError, KafkaError):
+        async with asyncio.timeout(PRODUCER_END_SECONDS):
+            await client.stop()
+            return
+    sending = client._sender.sender_task  # noqa: SLF001  # there is no public way, here and below
+    while sending is not None and not sending.done():
+        sending.cancel()  # it waits for its requests one by one, and each time once more
+        await asyncio.sleep(0)
+    client._message_accumulator.fail_all(KafkaConnectionError("given up"))  # noqa: SLF001
+    await client.client.close()
 
 
 async def _end_of(sent: Awaitable[object]) -> KafkaError | None:
@@ -122,6 +193,7 @@ class Link:
         self._bootstrap = settings.kafka_bootstrap
         self._partitions = settings.kafka_partitions
         self._replication = settings.kafka_replication
+        self._idempotence = settings.kafka_idempotence
         self._service = service
         self._database = database
         self._subscriptions = subscriptions
@@ -145,7 +217,6 @@ class Link:
                 log.warning("broker is away", error=type(error).__name__, reason=str(error)[:200])
             finally:
                 self.connected = False
-                self._producer.attach(None)
             await stop.wait(RECONNECT_SECONDS)
 
     async def check(self) -> str | None:
@@ -161,28 +232,33 @@ class Link:
             )
             await watch.start()
             stack.push_async_callback(watch.stop)
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
-                acks="all",
-                max_request_size=RECORD_BYTES_MAX,
-                request_timeout_ms=10_000,
-            )
-            await producer.start()
-            stack.push_async_callback(producer.stop)
-            epoch = await self._agree_on_epoch(watch, producer)
+            client = self._new_client()
+            stack.push_async_callback(end, client)
+            await client.start()
+            epoch = await self._agree_on_epoch(watch, client)
             await self._adopt(epoch)
-            self._producer.attach(producer)
+            self._producer.attach(client, self._new_client)
+            stack.push_async_callback(self._producer.detach)
             if self._before_consuming is not None:
                 await self._before_consuming()
             if self._subscriptions:
                 broker = self._consumer(epoch, stop)
+                stack.push_async_callback(broker.stop)  # also of a start that fails halfway
                 await broker.start()
-                stack.push_async_callback(broker.stop)
             self.connected = True
             log.info("connected to the broker", epoch=str(epoch))
             while not await stop.wait(EPOCH_LOOK_SECONDS):
                 if await read_epoch(watch) != epoch:
                     raise BrokerForgotError("the broker began a new life")
+
+    def _new_client(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            acks="all",
+            enable_idempotence=self._idempotence,
+            max_request_size=RECORD_BYTES_MAX,
+            request_timeout_ms=10_000,
+        )
 
     def _consumer(self, epoch: UUID, stop: Stop) -> KafkaBroker:
         """A subscriber a topic. Offsets are committed after `take` returned, so after its transaction committed.
@@ -196,6 +272,12 @@ class Link:
         async def keep_bytes(message: KafkaMessage) -> None:
             del message
 
+        async def parse(raw: tuple[Any, ...], usual: Parse) -> KafkaMessage:
+            # FastStream reads headers strictly; where one is no UTF-8 it drops the whole batch, and commits past it
+            message = await usual(tuple(replace(record, headers=()) for record in raw))
+            message.raw_message = raw
+            return message
+
         async def consume(_: Any, message: KafkaMessage) -> None:
             raw = message.raw_message
             assert isinstance(raw, tuple), "the subscriber is a batch subscriber"
@@ -204,7 +286,7 @@ class Link:
                     Record(
                         r.topic,
                         (r.key or b"").decode(errors="replace"),
-                        {n: v.decode(errors="replace") for n, v in r.headers},
+                        {n: (v or b"").decode(errors="replace") for n, v in r.headers},
                         r.value or b"",
                     )
                     for r in raw
@@ -225,6 +307,7 @@ class Link:
                 fetch_max_wait_ms=wait_ms,
                 session_timeout_ms=SESSION_MS,
                 heartbeat_interval_ms=SESSION_MS // 4,
+                parser=parse,
                 decoder=keep_bytes,
             )(consume)
         return broker
@@ -304,7 +387,11 @@ async def read_epoch(watch: AIOKafkaConsumer) -> UUID | None:
 
 
 async def make_topics(bootstrap: str, *, partitions: int, replication: int) -> None:
-    """Make the topics that are missing: unlimited retention, one partition for the epoch."""
+    """Make the topics that are missing: unlimited retention, one partition for the epoch.
+
+    A topic without any setting of its own was made in passing, when a client of an earlier life asked for it, and would
+    forget after a week: it gets our retention. Where somebody gave it settings, it is theirs.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
     await admin.start()
     try:
@@ -313,9 +400,32 @@ async def make_topics(bootstrap: str, *, partitions: int, replication: int) -> N
             if topic in there:
                 continue
             count = 1 if topic == topics.EPOCH else partitions
-            try:
-                await admin.create_topics([NewTopic(topic, count, replication, topic_configs=RETENTION)])
-            except TopicAlreadyExistsError:
-                log.debug("another service was faster", topic=topic)
+            answer = await admin.create_topics([NewTopic(topic, count, replication, topic_configs=RETENTION)])
+            for _, code, reason in answer.topic_errors:
+                if code == TopicAlreadyExistsError.errno:
+                    log.debug("another service was faster", topic=topic)
+                elif code:
+                    raise for_code(code)(f"topic {topic}: {reason}")
+        await _keep_what_was_made_in_passing(admin, sorted(there.intersection((*topics.ALL, topics.EPOCH))))
     finally:
         await admin.close()
+
+
+async def _keep_what_was_made_in_passing(admin: AIOKafkaAdminClient, there: Sequence[str]) -> None:
+    if not there:
+        return
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in there])
+    forgetful = []
+    for _, _, _, topic, entries in (resource for answer in answers for resource in answer.resources):
+        kept = {name: value for name, value, *_ in entries}.get("retention.ms", "-1")
+        theirs = any(source == SET_ON_THE_TOPIC for _, _, _, source, *_ in entries)
+        if kept != "-1" and theirs:
+            log.warning("a topic forgets: a replay will lack what is older", topic=topic, retention_ms=kept)
+        elif kept != "-1":
+            forgetful.append(topic)
+    if forgetful:
+        log.warning("topics were made in passing; they get unlimited retention", topics=forgetful)
+        answers = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, t, RETENTION) for t in forgetful])
+        for code, reason, _, topic in (resource for answer in answers for resource in answer.resources):
+            if code:
+                log.error("a topic forgets, and may not be changed", topic=topic, reason=reason)

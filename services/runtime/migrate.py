@@ -1,9 +1,12 @@
 """Bring a database to this build's shape: roles, schemas, numbered SQL files, each once and never edited."""
 
 import asyncio
+import contextlib
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 
@@ -11,8 +14,11 @@ from services.runtime.config import MigrationSettings
 from services.runtime.postgres import Connection
 
 SERVICES = ("ingest", "classifier", "actor", "reporter")
+ROLES = frozenset(f"nightshift_{service}" for service in SERVICES)
 _HERE = Path(__file__).resolve().parent
 _LOCK = 4_711_001
+_MONTHS = "SELECT control.make_months(whole) FROM control.months WHERE owner = current_user GROUP BY whole"
+_LOGIN_BY = "SELECT format('ALTER ROLE %I PASSWORD %L', $1::text, $2::text)"
 
 
 class EditedMigrationError(Exception):
@@ -22,19 +28,44 @@ class EditedMigrationError(Exception):
         super().__init__(f"{name} differs from what this database ran; undo the edit and add a new numbered file")
 
 
-async def migrate(admin_url: str) -> list[str]:
-    """Apply what is missing and return its names. Safe to call from several programs at once."""
+class UnknownRoleError(Exception):
+    """A service's address names a role that is none of ours: its password is not ours to set."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"there is no service with the role {role!r}; the roles are {', '.join(sorted(ROLES))}")
+
+
+async def migrate(admin_url: str, passwords: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """Apply what is missing and return its names. Safe to call from several programs at once.
+
+    `passwords` are by role of a service; roles that are not named keep theirs. Raises UnknownRoleError.
+    """
+    if unknown := sorted(passwords.keys() - ROLES):
+        raise UnknownRoleError(unknown[0])
     connection = await asyncpg.connect(admin_url, timeout=10)
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         await _make_roles_and_schemas(connection)
-        applied = await _apply(connection, "control", None, _HERE / "migrations_control")
-        for service in SERVICES:
-            applied += await _apply(connection, f"{service}/runtime", service, _HERE / "migrations")
-            applied += await _apply(connection, service, service, _HERE.parent / service / "migrations")
+        for role, password in passwords.items():
+            await connection.execute(await connection.fetchval(_LOGIN_BY, role, password))
+        applied = []
+        for scope, (service, folder) in folders().items():
+            applied += await _apply(connection, scope, service, folder)
+        with contextlib.suppress(asyncpg.LockNotAvailableError):  # somebody reads for long: services make them later
+            await _make_months(connection)
         return applied
     finally:
         await connection.close()
+
+
+def folders() -> dict[str, tuple[str | None, Path]]:
+    """By scope, in order: whose files they are, and where. What comes after expects what the service did to its own."""
+    found: dict[str, tuple[str | None, Path]] = {"control": (None, _HERE / "migrations_control")}
+    for service in SERVICES:
+        found[f"{service}/runtime"] = (service, _HERE / "migrations")
+        found[service] = (service, _HERE.parent / service / "migrations")
+        found[f"{service}/after"] = (service, _HERE / "migrations_after")
+    return found
 
 
 async def _make_roles_and_schemas(connection: Connection) -> None:
@@ -80,9 +111,19 @@ async def _apply(connection: Connection, scope: str, service: str | None, folder
     return applied
 
 
+async def _make_months(connection: Connection) -> None:
+    """The coming months of every table that is kept by month, each made by the table's owner."""
+    await connection.execute(_MONTHS)
+    for service in SERVICES:
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL ROLE nightshift_{service}")
+            await connection.execute(_MONTHS)
+
+
 def main() -> None:
     """`python -m services.runtime.migrate`: migrate the database of NIGHTSHIFT_DATABASE_ADMIN_URL."""
-    applied = asyncio.run(migrate(MigrationSettings().database_admin_url))
+    settings = MigrationSettings()
+    applied = asyncio.run(migrate(settings.database_admin_url, settings.passwords))
     sys.stdout.write("".join(f"applied {name}\n" for name in applied) or "nothing to apply\n")
 
 

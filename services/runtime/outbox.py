@@ -7,9 +7,14 @@ from contracts.envelope import Event, Record
 from services.runtime.postgres import Connection
 
 _APPEND = """
+WITH said AS (
+    INSERT INTO outbox_known (event_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id)
 INSERT INTO outbox (event_id, topic, key, headers, body)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::bytea[])
-ON CONFLICT (event_id) DO NOTHING
+SELECT event_id, topic, key, headers, body
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::bytea[]) WITH ORDINALITY
+    r(event_id, topic, key, headers, body, n)
+WHERE event_id IN (SELECT event_id FROM said)
+ORDER BY n
 """
 
 
@@ -22,11 +27,13 @@ async def append_records(connection: Connection, records: Sequence[Record]) -> N
     """Like `append`, for events that are bytes already."""
     if not records:
         return
+    first = {record.headers["ce_id"]: record for record in reversed(records)}
+    once = list(reversed(first.values()))
     await connection.execute(
         _APPEND,
-        [record.headers["ce_id"] for record in records],
-        [record.topic for record in records],
-        [record.key for record in records],
-        [record.headers for record in records],
-        [record.body for record in records],
+        [record.headers["ce_id"] for record in once],
+        [record.topic for record in once],
+        [record.key for record in once],
+        [record.headers for record in once],
+        [record.body for record in once],
     )

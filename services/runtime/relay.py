@@ -5,7 +5,7 @@ from typing import Protocol
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from contracts.envelope import Record
 from services.runtime import dead_letters
@@ -18,7 +18,6 @@ IDLE_SECONDS = 1.0
 
 log = structlog.get_logger()
 published_total = Counter("nightshift_outbox_published_total", "Events published by the relay", ["schema"])
-unpublished = Gauge("nightshift_outbox_unpublished", "Events that wait for the broker, as last seen", ["schema"])
 
 
 class Publisher(Protocol):
@@ -44,13 +43,17 @@ class Relay:
         self._publisher = publisher
         self._wake = wake
         self._take = (
-            f"SELECT id, event_id, topic, key, headers, body FROM {schema}.outbox "  # noqa: S608  # our own schema's name
+            f"SELECT id, created_at, event_id, topic, key, headers, body FROM {schema}.outbox "  # noqa: S608  # our own schema's name
             "WHERE published_at IS NULL AND refused IS NULL ORDER BY id LIMIT $1"
         )
+        # Of all months only those of these rows are opened. Adding nothing to a bound keeps one plan for all bounds:
+        # the sum is not known before the statement runs, so Postgres sees no use in planning each time anew.
         self._mark = (
             f"UPDATE {schema}.outbox o SET refused = m.refused, "  # noqa: S608  # as above
             "published_at = CASE WHEN m.refused IS NULL THEN clock_timestamp() END "
-            "FROM unnest($1::bigint[], $2::text[]) m(id, refused) WHERE o.id = m.id"
+            "FROM unnest($1::bigint[], $2::timestamptz[], $3::text[]) m(id, created_at, refused) "
+            "WHERE o.id = m.id AND o.created_at = m.created_at "
+            "AND o.created_at BETWEEN $4::timestamptz + interval '0' AND $5::timestamptz + interval '0'"
         )
         self._again = f"UPDATE {schema}.outbox SET published_at = NULL WHERE published_at IS NOT NULL"  # noqa: S608  # as above
 
@@ -71,14 +74,15 @@ class Relay:
         await self._publisher.publish([])  # a broker that is away is no reason to read a thousand rows each second
         async with self._database.connection() as connection:
             rows = await connection.fetch(self._take, ROWS_MAX)
-        unpublished.labels(self._schema).set(len(rows))
         if not rows:
             return 0
         records = {row["id"]: Record(row["topic"], row["key"], row["headers"], row["body"]) for row in rows}
         answers = await self._publisher.publish(list(records.values()))
+        times = [row["created_at"] for row in rows]
         as_one = self._database.transaction if any(answers) else self._database.connection
         async with as_one() as connection:
-            await connection.execute(self._mark, [row["id"] for row in rows], list(answers))
+            ids = [row["id"] for row in rows]
+            await connection.execute(self._mark, ids, times, list(answers), min(times), max(times))
             for row, refused in zip(rows, answers, strict=True):
                 if refused is not None:
                     await self._put_aside(connection, row["event_id"], records[row["id"]], refused)

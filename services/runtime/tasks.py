@@ -23,6 +23,7 @@ from services.runtime import dead_letters, outbox, switches
 from services.runtime.failures import Again, Failure, Later, Never, backoff_seconds, jitter, tell
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
 from services.runtime.stop import Stop, Wake
+from services.runtime.telemetry import exemplar
 
 IDLE_SECONDS = 1.0
 """A worker looks this often even when nobody wakes it."""
@@ -315,8 +316,9 @@ class Worker:
             await outbox.append(connection, [event for _, outcome in kept for event in outcome.events])
         finished_total.labels(self.service, self.kind, "done").inc(len(kept))
         finished_total.labels(self.service, self.kind, "fenced").inc(len(done) - len(kept))
+        traces = {claim.case_id: claim.traceparent for claim, _ in done}
         for row in rows:
-            waited_seconds.labels(self.service, self.kind).observe(row["age"])
+            waited_seconds.labels(self.service, self.kind).observe(row["age"], exemplar(traces[row["case_id"]]))
 
     async def _fail(self, failed: Sequence[tuple[Claim, Failure]]) -> None:
         postponed: list[tuple[Claim, float, str, bool]] = []

@@ -11,6 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import disable_created_metrics
 
 _propagator = TraceContextTextMapPropagator()
 
@@ -32,6 +33,7 @@ def configure(service: str, *, level: str, otlp_url: str | None) -> None:
     logging.basicConfig(
         level=logging.WARNING, format='{"level": "%(levelname)s", "logger": "%(name)s", "event": "%(message)s"}'
     )
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series a counter, which nobody asks for
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs each failed reconnect; kafka.py says it once
     if otlp_url is not None:
         provider = TracerProvider(resource=Resource.create({"service.name": f"nightshift-{service}"}))
@@ -45,6 +47,14 @@ def _with(service: str) -> structlog.types.Processor:
         return event
 
     return add
+
+
+def exemplar(traceparent: str | None) -> dict[str, str] | None:
+    """What a figure is told with, so that its trace is found: a header's trace, else the one of the span we are in."""
+    if traceparent is not None:
+        return {"trace_id": traceparent[3:35]}
+    current = trace.get_current_span().get_span_context()
+    return {"trace_id": f"{current.trace_id:032x}"} if current.is_valid else None
 
 
 @contextmanager

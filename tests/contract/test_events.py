@@ -42,7 +42,8 @@ def test_every_golden_example_of_every_version_still_reads_as_the_newest(example
 
     jsonschema.validate(json.loads(read.model_dump_json()), generate.schema_of(type(read)))
     if type_of(example) == event_type:
-        assert json.loads(read.model_dump_json()) == json.loads(body), "nothing of an example is lost"
+        told = json.loads(read.model_dump_json(exclude_unset=True))
+        assert told == json.loads(body), "nothing of an example is lost"
 
 
 def test_every_version_has_an_example() -> None:

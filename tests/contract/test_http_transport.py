@@ -102,3 +102,22 @@ async def test_a_header_that_cannot_be_is_our_own_mistake(client: httpx.AsyncCli
 async def test_another_protocol_is_our_own_mistake(client: httpx.AsyncClient, url: str) -> None:
     with pytest.raises(httpx.UnsupportedProtocol):
         await client.get(url)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"content-security-policy": "a" * 9_000}, {"x": "a" * 60_000}, {f"x-{number}": "a" for number in range(200)}],
+    ids=["long", "very long", "many"],
+)
+async def test_an_answer_with_much_in_its_head_is_an_answer(
+    client: httpx.AsyncClient, other_side: OtherSide, headers: dict[str, str]
+) -> None:
+    other_side.answers = [Answer(200, b"ok", headers)]
+
+    assert (await client.put(other_side.url, json={})).text == "ok"
+
+
+async def test_a_password_in_an_address_becomes_a_header(client: httpx.AsyncClient, other_side: OtherSide) -> None:
+    await client.get(other_side.url.replace("http://", "http://anna:secret@"))
+
+    assert other_side.asked[0].headers["authorization"] == "Basic YW5uYTpzZWNyZXQ="

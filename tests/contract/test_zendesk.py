@@ -161,16 +161,25 @@ async def test_wrong_credentials_are_mended_by_a_person_and_waited_for(world: Wo
 
 
 @pytest.mark.parametrize(
-    ("ticket_answers", "me_answers", "kind"),
-    [(403, 200, PermanentError), (200, 200, LaterError), (403, 403, LaterError), (403, 401, LaterError)],
+    ("ticket_answers", "me_answers", "me", "kind"),
+    [
+        (403, 200, {"id": 999, "role": "agent"}, PermanentError),
+        (200, 200, {"id": 999, "role": "agent"}, LaterError),
+        (403, 200, {"id": 999, "role": "end-user"}, LaterError),
+        (403, 200, {"id": None, "role": "end-user"}, LaterError),
+        (403, 403, {}, LaterError),
+        (403, 401, {}, LaterError),
+    ],
 )
-async def test_a_403_is_about_the_ticket_only_where_a_known_user_may_not_see_it(
-    ticket_answers: int, me_answers: int, kind: type[Exception]
+async def test_a_403_is_about_the_ticket_only_where_a_known_agent_may_not_see_it(
+    ticket_answers: int, me_answers: int, me: Json, kind: type[Exception]
 ) -> None:
     def answers(request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":
             return httpx.Response(403)
-        return httpx.Response(me_answers if request.url.path.endswith("/users/me.json") else ticket_answers)
+        if request.url.path.endswith("/users/me.json"):
+            return httpx.Response(me_answers, json={"user": me})
+        return httpx.Response(ticket_answers)
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answers)) as client:
         zendesk = Zendesk(base_url="http://world", email="x", token="y", our_user_id=OURS, client=client)

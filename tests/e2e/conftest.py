@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,36 @@ from nightshift.embedded.child import bound
 from nightshift.supervisor import PROJECT
 from services.runtime.postgres import Connection
 from tests.conftest import server_folder
+from tests.stacks import ContainerBroker, Postgres, Real, Stack, run_sql
 
 SUMMARY_SECONDS_MAX = 240
 END_SECONDS_MAX = 10.0
 STAYS = "It stays up until Ctrl-C."
 
+NewState = Callable[[], AbstractContextManager[Path]]
+"""Makes a state folder whose demos play on the stack under test."""
+_LENT: dict[Path, dict[str, str]] = {}
+"""By state folder: the settings by which its stack is found, where it is not embedded."""
+_BROKERS: dict[Path, ContainerBroker] = {}
 
-def environment() -> dict[str, str]:
-    """The shell's, without any setting of ours."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
+
+def environment(state: Path | None = None) -> dict[str, str]:
+    """The shell's, without any setting of ours but those by which the stack of a state folder is found."""
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
+    return shell | ({} if state is None else _LENT.get(state, {}))
 
 
 def nightshift(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run one command on a state folder to its end."""
-    return nightshift_alone(*words, "--state", str(state))
+    return nightshift_alone(*words, "--state", str(state), state=state)
 
 
-def nightshift_alone(*words: str) -> subprocess.CompletedProcess[str]:
+def nightshift_alone(*words: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run one command that needs no state folder to its end."""
     return subprocess.run(
         [sys.executable, "-m", "nightshift", *words],
         cwd=PROJECT,
-        env=environment(),
+        env=environment(state),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -77,6 +85,26 @@ class RunningDemo:
         known: dict[str, Any] = json.loads((self.state / "world" / "credentials.json").read_text())
         return known
 
+    @property
+    def admin_url(self) -> str:
+        """The operator's address of the database."""
+        url: str = self.told["admin_url"] or _LENT[self.state]["NIGHTSHIFT_DATABASE_URL"]
+        return url
+
+    @contextmanager
+    def broker_hangs(self) -> Iterator[None]:
+        """The broker answers nobody, for the length of the block."""
+        if self.state in _BROKERS:
+            with _BROKERS[self.state].away():
+                yield
+            return
+        pid = self.told["pids"]["broker"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def interrupt(self) -> float:
         """Ctrl-C, and impatiently again; how many seconds the end took."""
         began = time.monotonic()
@@ -94,7 +122,7 @@ def demo_in(state: Path, *words: str, until: str = STAYS) -> Iterator[RunningDem
     with subprocess.Popen(
         bound(command, dies_by=signal.SIGINT),  # also when the tests themselves are killed
         cwd=PROJECT,
-        env=environment() | {"PYTHONUNBUFFERED": "1"},
+        env=environment(state) | {"PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -128,10 +156,30 @@ def family_of(pid: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def state() -> Iterator[Path]:
+def new_state(stack: Stack, request: pytest.FixtureRequest) -> NewState:
+    """Where the stack is real, each state has a database and a broker of its own, as a machine would."""
+
+    @contextmanager
+    def make() -> Iterator[Path]:
+        with server_folder() as folder, ExitStack() as servers:
+            state = folder / "state"
+            if isinstance(stack, Real):
+                postgres: Postgres = request.getfixturevalue("postgres")
+                broker = servers.enter_context(ContainerBroker())
+                name = f"demo_{broker.port}"
+                run_sql(postgres.url(postgres.admin, "postgres"), f"CREATE DATABASE {name}")
+                _LENT[state] = {"NIGHTSHIFT_DATABASE_URL": postgres.url(postgres.admin, name), **broker.settings}
+                _BROKERS[state] = broker
+            yield state
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def state(new_state: NewState) -> Iterator[Path]:
     """The session's state folder."""
-    with server_folder() as folder:
-        yield folder / "state"
+    with new_state() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -155,6 +203,6 @@ def night(state: Path, first_night: subprocess.CompletedProcess[str]) -> Iterato
 @pytest.fixture
 async def operator(night: RunningDemo) -> AsyncIterator[Connection]:
     """The operator's connection to the demo's database."""
-    connection = await asyncpg.connect(night.told["admin_url"])
+    connection = await asyncpg.connect(night.admin_url)
     yield connection
     await connection.close()

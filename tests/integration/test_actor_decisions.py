@@ -12,7 +12,7 @@ from contracts.basis import basis_of
 from contracts.envelope import Event
 from contracts.events.cases import CaseChanged
 from contracts.events.dead_letters import DeadLetterRaised
-from contracts.events.decisions import ApprovalRequested, DecisionMade
+from contracts.events.decisions import ApprovalRequested, DecidedFrom, DecisionMade
 from contracts.events.effects import EffectAttempted, EffectFailed
 from contracts.events.proposals import ProposalFailed
 from tests.conftest import MigratedDatabase
@@ -39,6 +39,12 @@ async def test_a_decision_says_everything_it_was_made_from(actor: Bench) -> None
     assert made.proposal_id == named(f"proposal 1 {basis} ")
     assert (made.verdict, made.label) == ("execute", "question")
     assert made.policy_digest == actor.process.policy_digest
+    assert made.decided_from == DecidedFrom(
+        case=(await actor.admin.fetchval("SELECT body FROM actor.cases")),
+        modes={"reply": "act", "notice": "act", "tag": "watch", "handover": "act"},
+        held=False,
+    )
+    assert len(made.digest) == 64
     assert made.effect_keys == (f"{case_of('1')}|reply|{basis}",)
 
 

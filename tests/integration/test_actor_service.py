@@ -13,29 +13,30 @@ from contracts.envelope import Record
 from services.runtime.kafka import make_topics
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import PROCESSES, bench
+from tests.stacks import Broker
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS_MAX = 60
 
 
 async def test_a_proposal_on_the_topics_becomes_a_decision_and_sigterm_ends_it_in_time(
-    migrated: MigratedDatabase, broker: str, free_port: int
+    migrated: MigratedDatabase, kafka: Broker, free_port: int
 ) -> None:
     settings = {
         "NIGHTSHIFT_DATABASE_URL": migrated.url("nightshift_actor"),
-        "NIGHTSHIFT_KAFKA_BOOTSTRAP": broker,
+        **kafka.settings,
         "NIGHTSHIFT_HTTP_PORT": str(free_port),
         "NIGHTSHIFT_PROCESSES": "tiny",
         "NIGHTSHIFT_PROCESSES_FOLDER": str(PROCESSES),
     }
-    await make_topics(broker, partitions=4, replication=1)
+    await make_topics(kafka.bootstrap, partitions=4, replication=1)
     async with bench(migrated) as actor:
         change = actor.outside.says("actor-service")
         records = [
             (await actor.sealed(change)).to_record(),
             (await actor.proposal("actor-service", [change])).to_record(),
         ]
-        await publish(broker, records)
+        await publish(kafka.bootstrap, records)
         run = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.actor", cwd=ROOT, env={**os.environ, **settings}
         )

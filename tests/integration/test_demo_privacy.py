@@ -2,7 +2,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from contracts.topics import CONTROL
 from nightshift.demo.privacy import search
 from services.runtime.kafka import make_topics
 from tests.conftest import MigratedDatabase
@@ -48,6 +50,18 @@ async def test_words_that_lie_in_a_log_are_found(migrated: MigratedDatabase, top
     found = await search(migrated.admin_url, topics_of, [log, other], SAID)
 
     assert found.places == ("log actor.log",)
+
+
+async def test_words_that_lie_in_a_topic_are_found(migrated: MigratedDatabase, topics_of: str) -> None:
+    words = "only this test says these very words about a parcel"  # topics are shared by all tests
+    producer = AIOKafkaProducer(bootstrap_servers=topics_of)
+    await producer.start()
+    await producer.send_and_wait(CONTROL, f"before {words} after".encode())
+    await producer.stop()
+
+    found = await search(migrated.admin_url, topics_of, [], {"support:zendesk:1": words})
+
+    assert found.places == (f"topic {CONTROL}",)
 
 
 async def test_where_nothing_lies_in_clear_nothing_is_found_and_what_is_not_there_does_not_open(

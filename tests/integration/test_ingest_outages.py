@@ -14,27 +14,22 @@ import asyncpg
 import orjson
 
 from nightshift.embedded.child import free_port as a_free_port
-from nightshift.embedded.postgres import EmbeddedPostgres
 from services.runtime.migrate import migrate
 from tests.conftest import MigratedDatabase, server_folder
 from tests.integration.ingest_app import SECRET, ZENDESK, comment, intake, zendesk_headers
+from tests.stacks import Postgres, Stack
 
 ROLE = "nightshift_ingest"
 
 
-def test_postgres_down_is_503_and_after_it_is_back_everything_works() -> None:
-    with server_folder() as folder:
-        server = EmbeddedPostgres(folder / "pg", settings={"shared_buffers": "32MB"})
-        server.start()
-        try:
-            asyncio.run(migrate(server.url("postgres", "nightshift")))
-            server.kill()
-            asyncio.run(_through_two_outages(server))
-        finally:
-            server.stop()
+def test_postgres_down_is_503_and_after_it_is_back_everything_works(stack: Stack) -> None:
+    with server_folder() as folder, stack.postgres(folder / "pg") as server:
+        asyncio.run(migrate(server.url(server.admin, "nightshift")))
+        server.kill()
+        asyncio.run(_through_two_outages(server))
 
 
-async def _through_two_outages(server: EmbeddedPostgres) -> None:
+async def _through_two_outages(server: Postgres) -> None:
     async with intake(server.url(ROLE, "nightshift")) as running:
         at_start = await running.zendesk(comment("e1"), "i1")
         server.restart()
@@ -67,6 +62,21 @@ async def test_a_database_that_hangs_is_503_and_what_was_in_hand_is_not_half_don
         assert hung.status == 503
         assert (again.status, again.json["duplicate"]) == (202, False)
         assert await running.count("outbox") == 1
+
+
+async def test_a_connection_that_was_lost_while_idle_is_replaced_and_nobody_is_refused(
+    migrated: MigratedDatabase,
+) -> None:
+    async with intake(migrated.url(ROLE)) as running:
+        assert (await running.zendesk(comment("e1"), "i1")).status == 202
+        admin = await asyncpg.connect(migrated.admin_url)
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", ROLE)
+        await admin.close()
+        await asyncio.sleep(0.3)  # the loop has seen it close
+
+        answer = await running.zendesk(comment("e2"), "i2")
+
+        assert answer.status == 202
 
 
 @contextmanager

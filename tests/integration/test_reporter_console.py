@@ -334,11 +334,14 @@ async def test_a_paused_process_is_told_on_the_first_page(migrated: MigratedData
 async def test_metrics_tell_what_the_projections_say(site: Site) -> None:
     await site.take(night(20))
 
-    await Gauges(Queries(site.database)).look()
+    await Gauges(Queries(site.database), {"support": 0.95}).look()
 
     metrics = (await site.browser.get("/metrics")).text
     assert 'nightshift_cases{state="answered"} 13.0' in metrics
     assert "nightshift_dead_letters_open 1.0" in metrics
+    assert 'nightshift_switch_on{process="support"} 0.0' in metrics  # no row means off
+    assert 'nightshift_today_runs{process="support"}' in metrics
+    assert 'nightshift_first_replies{process="support",state="met"}' in metrics
 
 
 async def test_a_night_holds_every_event_type(site: Site) -> None:

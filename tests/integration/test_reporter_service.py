@@ -12,6 +12,7 @@ import httpx
 from services.reporter.outbound.event_log import digest
 from services.runtime.postgres import connect
 from tests.conftest import MigratedDatabase
+from tests.stacks import Broker
 
 TOKEN = "a-token-of-some-length"
 PATIENCE_SECONDS = 40
@@ -39,12 +40,12 @@ async def program(module: str, **settings: str) -> AsyncIterator[asyncio.subproc
 
 
 async def test_a_switch_turned_in_sql_is_an_event_on_the_first_page_and_a_rebuild_knows_it(
-    migrated: MigratedDatabase, broker: str, free_port: int
+    migrated: MigratedDatabase, kafka: Broker, free_port: int
 ) -> None:
     url = migrated.url("nightshift_reporter")
     settings = {
         "NIGHTSHIFT_DATABASE_URL": url,
-        "NIGHTSHIFT_KAFKA_BOOTSTRAP": broker,
+        **kafka.settings,
         "NIGHTSHIFT_HTTP_PORT": str(free_port),
         "NIGHTSHIFT_CONSOLE_TOKEN": TOKEN,
     }
@@ -82,10 +83,12 @@ async def test_a_switch_turned_in_sql_is_an_event_on_the_first_page_and_a_rebuil
             assert await reporter.wait() == 0
 
 
-async def test_a_token_that_is_easily_guessed_is_refused_at_the_start(migrated: MigratedDatabase, broker: str) -> None:
+async def test_a_token_that_is_easily_guessed_is_refused_at_the_start(
+    migrated: MigratedDatabase, kafka: Broker
+) -> None:
     settings = {
         "NIGHTSHIFT_DATABASE_URL": migrated.url("nightshift_reporter"),
-        "NIGHTSHIFT_KAFKA_BOOTSTRAP": broker,
+        **kafka.settings,
         "NIGHTSHIFT_CONSOLE_TOKEN": "short",
     }
 

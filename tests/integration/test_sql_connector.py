@@ -10,6 +10,7 @@ import pytest
 from connectors.protocol import LooksUp
 from connectors.sql import SqlSource
 from contracts.failures import LaterError, PermanentError
+from nightshift.stack import as_role
 from tests.contract.promises import LooksUpPromises
 
 SECONDS = 10.0
@@ -115,13 +116,15 @@ async def test_what_cannot_be_asked_is_refused_for_ever_and_without_the_words(
 
 async def test_a_role_without_the_right_is_forbidden(shop_url: str) -> None:
     connection = await asyncpg.connect(shop_url)
-    await connection.execute("CREATE ROLE shop_reader LOGIN")  # roles belong to the server, which other tests share
+    await connection.execute(
+        "CREATE ROLE stranger; GRANT stranger TO CURRENT_USER"
+    )  # roles belong to the server, which other tests share
     try:
-        async with shop(shop_url.replace("//postgres@", "//shop_reader@"), q="SELECT * FROM orders") as source:
+        async with shop(as_role(shop_url, "stranger"), q="SELECT * FROM orders") as source:
             with pytest.raises(PermanentError) as refused:
                 await source.look_up("q", {})
     finally:
-        await connection.execute("DROP ROLE shop_reader")
+        await connection.execute("DROP ROLE stranger")
         await connection.close()
 
     assert refused.value.code == "forbidden"

@@ -24,6 +24,11 @@ class Breaker:
     _opened_at: float | None = None
     _probing: bool = False
 
+    @property
+    def failed_alone(self) -> bool:
+        """Whether the last request failed and the one before it did not: then the other side is not down."""
+        return self._failures == 1
+
     def state(self, now: float) -> BreakerState:
         if self._opened_at is None:
             return "closed"

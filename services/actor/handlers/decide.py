@@ -9,9 +9,9 @@ from uuid import UUID, uuid5
 import orjson
 
 from contracts.base import Fact
-from contracts.decision import Execute, Hold, Ignore, Refuse, Request, verdict_of
+from contracts.decision import Execute, Hold, Ignore, Refuse, Request, decision_digest, verdict_of
 from contracts.envelope import Event, follow_up_id
-from contracts.events.decisions import ApprovalRequested, DecisionMade
+from contracts.events.decisions import ApprovalRequested, DecidedFrom, DecisionMade
 from contracts.sealed import SealedText, UnsealableError
 from services.actor.domain import effect, gate
 from services.actor.handlers import circumstances, ledger
@@ -257,6 +257,10 @@ class Decide:
             policy_digest=self._process.policy_digest,
             decided_at=question.now,
             effect_keys=keys,
+            decided_from=DecidedFrom(
+                case=question.stored.case.model_dump(mode="json"), modes=dict(question.modes), held=question.held
+            ),
+            digest=decision_digest(decision, decided.judgment.requests),
         )
         return say(data, cause=decided.cause, case_id=decided.case_id, process=self._process.name, time=question.now)
 

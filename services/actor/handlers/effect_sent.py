@@ -19,6 +19,7 @@ from services.runtime.changes import seal_change
 from services.runtime.failures import backoff_seconds, jitter
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
+from services.runtime.telemetry import exemplar
 
 NOT_SENT = "claimed_too_long_ago"
 """Between the claim's commit and the sending too much time passed: not sent, claimed again."""
@@ -70,7 +71,8 @@ async def acknowledged(connection: Connection, answers: Sequence[tuple[Claim, Ac
     for row in rows:
         effects_total.labels(row["process"], row["destination"], "acknowledged").inc()
         if row["public"] and row["asked_at"] is not None:
-            answered_seconds.labels(row["process"]).observe(max(0.0, (row["now"] - row["asked_at"]).total_seconds()))
+            seconds = max(0.0, (row["now"] - row["asked_at"]).total_seconds())
+            answered_seconds.labels(row["process"]).observe(seconds, exemplar(row["traceparent"]))
     if look:
         unseen = [row for row in rows if row["state"] == "acknowledged"]
         await ledger.wish_looks(connection, [(row["case_id"], row["destination"], row["process"]) for row in unseen])
@@ -91,8 +93,13 @@ def _said(row: ledger.Row) -> Event[EffectAcknowledged]:
     )
 
 
-async def not_done(connection: Connection, claim: Claim, process: Process, failure: Exception) -> None:
-    """No yes came. Whoever lost the lease says nothing: somebody else goes on from there."""
+async def not_done(
+    connection: Connection, claim: Claim, process: Process, failure: Exception, *, counted: bool = False
+) -> None:
+    """No yes came. Whoever lost the lease says nothing: somebody else goes on from there.
+
+    `counted`: a wait that is this effect's own, for others fare better, and that must not last for ever.
+    """
     row = await connection.fetchrow(_OURS, claim.key, claim.row["token"])
     if row is None:
         return
@@ -107,8 +114,11 @@ async def not_done(connection: Connection, claim: Claim, process: Process, failu
         case ConflictError():
             await connection.execute(_CONFLICT, claim.key)
             await put_back(connection, row, code=failure.code, seconds=0.0)
+        case LaterError() if counted and spent:
+            await die(connection, process, row, claim.stored, failure.code, str(failure))
         case LaterError():
-            await connection.execute(_UNCOUNTED, claim.key)
+            if not counted:
+                await connection.execute(_UNCOUNTED, claim.key)
             await put_back(connection, row, code=failure.code, seconds=failure.seconds)
         case PermanentError() if failure.code in effect.GONE_CODES:
             await ledger.end(connection, claim.key, state="superseded", code=failure.code)

@@ -99,6 +99,11 @@ class Lane:
     def title(self) -> str:
         return f"{self._process.name} {self._name}"
 
+    @property
+    def work(self) -> tuple[str, str]:
+        """Process and kind, as figures call it."""
+        return self._process.name, f"effect {self._name}"
+
     async def run(self, stop: Stop) -> None:
         """Work until told to stop; a call in hand is finished and recorded first."""
         async with asyncio.TaskGroup() as group:
@@ -163,13 +168,17 @@ class Lane:
             self._claimed_at = now
         if now - self._claimed_at <= STALLED_SECONDS or self.breaker.state(now) != "closed" or self.pace.paused(now):
             return None
-        async with self._database.transaction() as connection:
-            if await switches.running_generation(connection, self._process.name) is None:
-                return None
-            waiting = await connection.fetchval(_OLDEST, self._process.name, self._name) or 0.0
+        waiting = await self.oldest_due_seconds()
         if waiting <= STALLED_SECONDS:
             return None
         return f"{self._name}: effects wait since {waiting:.0f} s (limit {STALLED_SECONDS:.0f} s) and none is claimed"
+
+    async def oldest_due_seconds(self) -> float:
+        """How long the longest waiting effect has been due; 0.0 when none is, or the process is paused."""
+        async with self._database.transaction() as connection:
+            if await switches.running_generation(connection, self._process.name) is None:
+                return 0.0
+            return float(await connection.fetchval(_OLDEST, self._process.name, self._name) or 0.0)
 
     async def _keep(self, part: Callable[[Stop], Awaitable[None]], stop: Stop) -> None:
         while not stop.is_set():
@@ -270,7 +279,8 @@ class Lane:
         if isinstance(answer, Acknowledged):
             return await self._acknowledge(claim, answer)
         failure = answer
-        return await self._record(lambda c: effect_sent.not_done(c, claim, self._process, failure))
+        counted = isinstance(failure, LaterError) and failure.code == "forbidden" and self.breaker.failed_alone
+        return await self._record(lambda c: effect_sent.not_done(c, claim, self._process, failure, counted=counted))
 
     async def _read_back(self, claim: Claim, outside: Outside) -> None:
         assert outside.reader is not None, "only what can be read back is"

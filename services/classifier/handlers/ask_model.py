@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from contracts.proposed import Proposed
 from services.classifier.ports import Answer, Ask, Provider, RefusedError
+from services.runtime.telemetry import exemplar
 
 TRIES = 2
 
@@ -91,4 +92,4 @@ def _count(provider: str, answer: Answer) -> None:
     tokens_total.labels(provider, "in").inc(answer.tokens_in)
     tokens_total.labels(provider, "out").inc(answer.tokens_out)
     cost_usd_total.labels(provider).inc(float(answer.cost_usd))
-    asked_seconds.labels(provider).observe(answer.latency_ms / 1000)
+    asked_seconds.labels(provider).observe(answer.latency_ms / 1000, exemplar(None))

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 import orjson
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from connectors.protocol import RejectedDeliveryError
 from services.ingest.domain.delivery import Delivery, Outcome
 from services.ingest.handlers.webhook import OpenDoor, read_delivery
 from services.ingest.ports import Clock, Intake, IntakeUnavailableError, Told, Trace
 from services.runtime.health import HealthApp, Receive, Scope, Send, respond
+from services.runtime.telemetry import exemplar
 
 PREFIX = "/webhooks/"
 BODY_SECONDS_MAX = 10.0
@@ -37,6 +38,9 @@ _BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1, 
 
 log = structlog.get_logger()
 webhooks_total = Counter("nightshift_webhooks_total", "Webhooks by how they were answered", ["source", "outcome"])
+last_webhook = Gauge(
+    "nightshift_webhook_last_timestamp_seconds", "When the last delivery that was taken came, in Unix time", ["source"]
+)
 webhook_seconds = Histogram("nightshift_webhook_seconds", "From a webhook's headers to its answer", buckets=_BUCKETS)
 
 
@@ -120,6 +124,7 @@ class WebhookApp:
         self._hands_max = hands_max
         self._hands = 0
         outcomes: Sequence[Outcome] = ("accepted", "duplicate", "no_case", "unreadable")
+        self._last = {door.path: last_webhook.labels(f"{door.process}/{door.name}") for door in doors}
         self._counters = {
             (door.path, outcome): webhooks_total.labels(f"{door.process}/{door.name}", outcome)
             for door in doors
@@ -157,7 +162,7 @@ class WebhookApp:
 
         def answered(outcome: Told) -> None:
             self._hands -= 1
-            webhook_seconds.observe(time.perf_counter() - started)
+            webhook_seconds.observe(time.perf_counter() - started, exemplar(delivery.traceparent))
             if isinstance(outcome, IntakeUnavailableError):
                 tell(self._unavailable(path, outcome))
             else:
@@ -192,6 +197,7 @@ class WebhookApp:
 
     def _acceptance(self, path: str, delivery: Delivery, outcome: Outcome) -> Answer:
         self._counters[path, outcome].inc()
+        self._last[path].set(delivery.received_at.timestamp())
         told = b'{"delivery":"%s","duplicate":%s}'
         return Answer(202, told % (delivery.delivery_id.encode(), b"true" if outcome == "duplicate" else b"false"))
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -43,16 +44,20 @@ fresh AS (
     INSERT INTO seen (delivery) SELECT delivery FROM delivery ORDER BY delivery
     ON CONFLICT DO NOTHING RETURNING delivery),
 fresh_n AS MATERIALIZED (SELECT n FROM delivery JOIN fresh USING (delivery)),
+new AS (
+    INSERT INTO outbox_known (event_id) SELECT event_id FROM change WHERE n IN (SELECT n FROM fresh_n) ORDER BY event_id
+    ON CONFLICT DO NOTHING RETURNING event_id),
+first AS MATERIALIZED (
+    SELECT DISTINCT ON (event_id) id FROM change JOIN new USING (event_id) WHERE n IN (SELECT n FROM fresh_n)
+    ORDER BY event_id, id),
 said AS (
     INSERT INTO outbox (id, event_id, topic, key, headers, body) OVERRIDING SYSTEM VALUE
-    SELECT id, event_id, $8, headers ->> 'ce_subject', headers, body FROM change WHERE n IN (SELECT n FROM fresh_n)
-    ORDER BY event_id, id
-    ON CONFLICT (event_id) DO NOTHING RETURNING id),
+    SELECT id, event_id, $8, headers ->> 'ce_subject', headers, body FROM change WHERE id IN (SELECT id FROM first)),
 kept AS (
     INSERT INTO deliveries (delivery, about, body)
     SELECT delivery, about::json, body FROM delivery
     WHERE n IN (SELECT n FROM fresh_n)
-      AND (n IN (SELECT n FROM change JOIN said USING (id)) OR n NOT IN (SELECT n FROM change))
+      AND (n IN (SELECT n FROM change JOIN first USING (id)) OR n NOT IN (SELECT n FROM change))
     ORDER BY n
     RETURNING id, delivery),
 kept_n AS MATERIALIZED (SELECT n, id FROM delivery JOIN kept USING (delivery)),
@@ -75,10 +80,21 @@ tallied AS (
 SELECT n, id FROM delivery LEFT JOIN kept_n USING (n) WHERE id IS NULL OR n = ANY ($18::int[])
 """
 _OPEN = "SELECT delivery, about, body FROM deliveries WHERE id = $1"
+_LAST = """
+SELECT concat(about ->> 'process', '/', about ->> 'source') AS source, stored_at FROM deliveries
+ORDER BY id DESC LIMIT 1
+"""
 _PRUNE = """
 DELETE FROM seen WHERE delivery IN (
     SELECT delivery FROM seen WHERE at < now() - make_interval(days => $1) LIMIT $2 FOR UPDATE SKIP LOCKED)
 """
+
+
+class Last(NamedTuple):
+    """When a delivery came, and through which door."""
+
+    source: str
+    at: datetime
 
 
 class DeliveryStore:
@@ -127,10 +143,7 @@ class DeliveryStore:
     async def _connection(self, shard: int) -> AsyncIterator[Connection]:
         """The shard's own. One that was lost, or that a group failed on, goes back to the pool."""
         connection = self._kept.pop(shard, None)
-        if connection is not None and connection.is_closed():
-            await self._database.pool.release(connection)
-            connection = None
-        if connection is None:
+        if connection is None or _is_lost(connection):
             connection = await self._database.pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS)
         try:
             yield connection
@@ -201,12 +214,26 @@ class DeliveryStore:
         received_at = datetime.fromisoformat(about.pop("received_at"))
         return Delivery(delivery_id=str(row["delivery"]), body=body, received_at=received_at, changes=(), **about)
 
+    async def last(self) -> Last | None:
+        """The newest delivery that was kept; none if there is none."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_LAST)
+        return None if row is None else Last(row["source"], row["stored_at"])
+
     async def prune(self, *, seen_days: int, rows_max: int) -> int:
         """Forget what was seen longer ago, up to a bound; returns how many rows that were."""
         async with self._database.transaction() as connection:
             await connection.execute("SET LOCAL enable_seqscan = off")
             answer: str = await connection.execute(_PRUNE, seen_days, rows_max)
         return int(answer.removeprefix("DELETE "))
+
+
+def _is_lost(connection: Connection) -> bool:
+    """A connection that closes goes back to the pool by itself, and its proxy then answers nothing."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
 
 
 def _outcome(kept: Delivery) -> Outcome:

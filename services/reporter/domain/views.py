@@ -167,6 +167,8 @@ class SlaStatus(Contract):
     breached: int
     overdue: int
     waiting: int
+    due_soon: int
+    """Of those that wait: due within a quarter of an hour."""
     not_applicable: int
     percent: float | None
 

@@ -30,11 +30,13 @@ SELECT pg_advisory_xact_lock(hashtextextended('nightshift.reporter.case:' || c, 
 FROM (SELECT unnest($1::text[]) AS c ORDER BY 1) ordered
 """
 _APPEND = """
+WITH new AS (
+    INSERT INTO reporter.event_log_known (event_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING RETURNING event_id)
 INSERT INTO reporter.event_log (event_id, topic, type, process, case_id, time, correlation_id, headers, body)
 SELECT e.event_id, e.topic, e.type, e.process, e.case_id, e.time, e.correlation_id, e.headers::jsonb, e.body
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::uuid[], $8::text[],
             $9::bytea[]) e(event_id, topic, type, process, case_id, time, correlation_id, headers, body)
-ON CONFLICT (event_id) DO NOTHING RETURNING event_id
+WHERE e.event_id IN (SELECT event_id FROM new) RETURNING event_id
 """
 _READ = """
 SELECT l.event_id, l.topic, l.type, l.process, l.case_id, l.time, l.correlation_id, l.headers::text AS headers, l.body

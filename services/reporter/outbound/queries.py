@@ -41,6 +41,7 @@ DAYS_SHOWN = 7
 CASES_PER_PAGE = 50
 WAITING_SHOWN = 200
 LINES_MAX = 500
+DUE_SOON = timedelta(minutes=15)
 
 _SUMS = """
 SELECT period, name, sum(amount) AS amount FROM reporter.totals
@@ -50,9 +51,9 @@ _NEWEST = """
 SELECT row::text FROM reporter.projections
 WHERE kind = $1 AND ($2::text IS NULL OR process = $2) ORDER BY at DESC, case_id DESC LIMIT $3
 """
-_OVERDUE = """
-SELECT count(*) FROM reporter.projections
-WHERE kind = 'sla' AND state = 'waiting' AND at < $1 AND ($2::text IS NULL OR process = $2)
+_DUE = """
+SELECT count(*) FILTER (WHERE at < $1) AS overdue, count(*) FILTER (WHERE at >= $1) AS soon FROM reporter.projections
+WHERE kind = 'sla' AND state = 'waiting' AND at < $2 AND ($3::text IS NULL OR process = $3)
 """
 _OLDEST_OPEN = """
 SELECT at FROM reporter.projections
@@ -89,7 +90,8 @@ async def status(connection: Connection, *, process: str | None = None, at: date
     oldest: datetime | None = await connection.fetchval(_OLDEST_OPEN, process)
     today, ever = sums[days[0]], sums[ALL_DAYS]
     runs, cost = int(today.get("runs", 0)), today.get("cost_usd", Decimal(0))
-    overdue = int(await connection.fetchval(_OVERDUE, now, process))
+    due = await connection.fetchrow(_DUE, now, now + DUE_SOON, process)
+    assert due is not None, "it is a row of counts"
     return Status(
         at=now,
         day=days[0],
@@ -108,7 +110,7 @@ async def status(connection: Connection, *, process: str | None = None, at: date
         dead_letters_open=int(ever.get("dead_letter.open", 0) + ever.get("dead_letter.redrive_requested", 0)),
         approvals_open=int(ever.get("approval.waiting", 0)),
         oldest_waiting_seconds=None if oldest is None else max(0.0, (now - oldest).total_seconds()),
-        sla=_sla(ever, overdue),
+        sla=_sla(ever, overdue=due["overdue"], due_soon=due["soon"]),
         switches=tuple(Switch(**row) for row in await connection.fetch(_SWITCHES, process)),
         days=tuple(_day(day, sums[day]) for day in days),
         events=int(ever.get("events", 0)),
@@ -163,9 +165,9 @@ class Queries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def status(self) -> Status:
+    async def status(self, *, process: str | None = None) -> Status:
         async with self._database.connection() as connection:
-            return await status(connection)
+            return await status(connection, process=process)
 
     async def cases(self, *, state: str | None, page: str | None) -> CasePage:
         async with self._database.connection() as connection:
@@ -257,7 +259,7 @@ def _latency(sums: Mapping[str, Decimal]) -> Latency:
     )
 
 
-def _sla(sums: Mapping[str, Decimal], overdue: int) -> SlaStatus:
+def _sla(sums: Mapping[str, Decimal], *, overdue: int, due_soon: int) -> SlaStatus:
     met, breached, waiting, none = (
         int(sums.get(f"sla.{state}", 0)) for state in ("met", "breached", "waiting", "not_applicable")
     )
@@ -267,6 +269,7 @@ def _sla(sums: Mapping[str, Decimal], overdue: int) -> SlaStatus:
         breached=breached,
         overdue=overdue,
         waiting=max(0, waiting - overdue),
+        due_soon=due_soon,
         not_applicable=none,
         percent=100 * met / decided if decided else None,
     )

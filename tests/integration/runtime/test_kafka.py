@@ -1,23 +1,35 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import InvalidReplicationFactorError
+
 from contracts import topics
 from contracts.base import Fact
-from contracts.envelope import Event
+from contracts.envelope import Event, Record
 from contracts.events.control import ProcessPaused
-from nightshift.embedded.broker import EmbeddedBroker
 from services.runtime import outbox
 from services.runtime.config import RuntimeSettings
 from services.runtime.inbox import Inbox
-from services.runtime.kafka import Link, Producer
+from services.runtime.kafka import Link, Producer, make_topics
 from services.runtime.postgres import Connection, Database
 from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
 from tests.fakes.events import event, named
+from tests.stacks import Broker, Stack
 
-PATIENCE_SECONDS = 40
+PATIENCE_SECONDS = 60
+
+
+def settings_of(broker: Broker) -> RuntimeSettings:
+    idempotence = broker.settings.get("NIGHTSHIFT_KAFKA_IDEMPOTENCE", "true") == "true"
+    return RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap, kafka_idempotence=idempotence)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -26,8 +38,9 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_broker_that_forgot_gets_everything_again_and_consumers_ignore_what_they_know(
-    database: Database, tmp_path: Path
+@pytest.mark.parametrize("forgets", [True, False], ids=["empty", "as it was"])
+async def test_a_broker_that_comes_back_gets_what_it_lacks_and_consumers_ignore_what_they_know(
+    database: Database, stack: Stack, tmp_path: Path, *, forgets: bool
 ) -> None:
     handled: list[UUID] = []
 
@@ -38,9 +51,11 @@ async def test_a_broker_that_forgot_gets_everything_again_and_consumers_ignore_w
     stop, wake, producer = Stop(), Wake(), Producer()
     inbox = Inbox(database, "actor", {ProcessPaused: handle})  # type: ignore[dict-item]  # a list is a Sequence
     relay = Relay(database, "actor", producer, wake)
-    with EmbeddedBroker(tmp_path) as broker:
+    with stack.broker(tmp_path) as broker:
+        if not forgets and not broker.is_kafka:
+            pytest.skip("the embedded broker always forgets")
         link = Link(
-            settings=RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap),
+            settings=settings_of(broker),
             service="actor",
             database=database,
             subscriptions=[topics.CONTROL],
@@ -61,7 +76,7 @@ async def test_a_broker_that_forgot_gets_everything_again_and_consumers_ignore_w
             await until(lambda: named("before") in handled)
             broker.kill()
             await say("while it is away")
-            broker.start()
+            broker.start_empty() if forgets else broker.start()
             await until(lambda: named("while it is away") in handled)
             async with database.connection() as connection:
                 owed = await connection.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL")
@@ -69,3 +84,114 @@ async def test_a_broker_that_forgot_gets_everything_again_and_consumers_ignore_w
 
     assert handled == [named("before"), named("while it is away")], "published twice, handled once"
     assert owed == 0
+
+
+async def test_a_producer_publishes_on_after_the_broker_refused_a_record(kafka: Broker) -> None:
+    await make(kafka, NewTopic("with-a-limit", 1, 1, topic_configs={"max.message.bytes": "5000"}))
+
+    async with attached(kafka) as producer:
+        answers = [list(await producer.publish([record("with-a-limit", size)])) for size in (10, 9000, 10, 10)]
+
+    limit = "too_large" if kafka.is_kafka else None  # the embedded one takes any
+    assert answers == [[None], [limit], [None], [None]]
+
+
+async def test_a_record_above_our_own_limit_is_refused_and_its_neighbours_are_published(kafka: Broker) -> None:
+    await make(kafka, NewTopic("neighbours", 1, 1))
+
+    async with attached(kafka) as producer:
+        answers = await producer.publish([record("neighbours", size) for size in (10, 2_000_000, 10)])
+
+    assert list(answers) == [None, "too_large", None]
+
+
+async def test_a_producer_leaves_in_time_while_the_broker_is_away(stack: Stack, tmp_path: Path) -> None:
+    with stack.broker(tmp_path) as broker:
+        await make(broker, NewTopic("away", 1, 1))
+        async with attached(broker) as producer, asyncio.TaskGroup() as group:
+            await producer.publish([record("away", 10)])
+            broker.kill()
+            waiting = group.create_task(refused(producer, record("away", 10)))
+            await asyncio.sleep(0.5)
+            async with asyncio.timeout(5):
+                await producer.detach()
+                assert await waiting
+
+
+async def test_a_topic_that_was_made_in_passing_gets_unlimited_retention(stack: Stack, tmp_path: Path) -> None:
+    with stack.broker(tmp_path) as broker:
+        if not broker.is_kafka:
+            pytest.skip("the embedded broker makes no topic in passing")
+        await make(broker, NewTopic(topics.EFFECTS, 1, 1, topic_configs={"retention.ms": "86400000"}))
+        client = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
+        await client.start()
+        await client.send_and_wait(topics.CASES, b"")
+        await client.stop()
+
+        await make_topics(broker.bootstrap, partitions=1, replication=1)
+
+        found = await retention(broker)
+    assert found == {**dict.fromkeys((*topics.ALL, topics.EPOCH), "-1"), topics.EFFECTS: "86400000"}
+
+
+async def test_topics_that_cannot_be_made_say_why(stack: Stack, tmp_path: Path) -> None:
+    with stack.broker(tmp_path) as broker:
+        if not broker.is_kafka:
+            pytest.skip("the embedded broker takes any replication")
+        with pytest.raises(InvalidReplicationFactorError, match=topics.CASES):
+            await make_topics(broker.bootstrap, partitions=1, replication=3)
+
+
+def record(topic: str, size: int) -> Record:
+    return Record(topic, "key", {}, b"x" * size)
+
+
+async def refused(producer: Producer, what: Record) -> bool:
+    try:
+        await producer.publish([what])
+    except ConnectionError:
+        return True
+    return False
+
+
+@asynccontextmanager
+async def attached(broker: Broker) -> AsyncIterator[Producer]:
+    """A producer as the link attaches it."""
+    settings = settings_of(broker)
+
+    def new() -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=settings.kafka_bootstrap,
+            acks="all",
+            enable_idempotence=settings.kafka_idempotence,
+            max_request_size=1_000_000,
+            request_timeout_ms=10_000,
+        )
+
+    producer, client = Producer(), new()
+    await client.start()
+    producer.attach(client, new)
+    try:
+        yield producer
+    finally:
+        await producer.detach()
+
+
+async def make(broker: Broker, topic: NewTopic) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([topic])
+    finally:
+        await admin.close()
+
+
+async def retention(broker: Broker) -> dict[str, str]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    try:
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in (*topics.ALL, topics.EPOCH)]
+        (answer,) = await admin.describe_configs(wanted)
+    finally:
+        await admin.close()
+    return {topic: dict(entry[:2] for entry in entries)["retention.ms"] for *_, topic, entries in answer.resources}

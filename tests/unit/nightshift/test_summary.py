@@ -13,7 +13,7 @@ from services.reporter.domain.views import CaseRow, CaseState, SlaRow
 
 NIGHT = datetime(2026, 11, 25, 22, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-SEALED = Search(pieces=2, places=(), bytes_searched=1000, opened=2)
+SEALED = Search(pieces=2, places=(), bytes_searched=1000, logs=1, opened=2)
 
 
 def asked(*, replies: int = 1, notes: int = 0, staff: int = 0) -> Asked:

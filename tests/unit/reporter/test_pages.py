@@ -9,8 +9,8 @@ from services.reporter.inbound.console.pages import console
 class AwayReads:
     """ports.Reads with Postgres down."""
 
-    async def status(self) -> Status:
-        raise ConnectionRefusedError
+    async def status(self, *, process: str | None = None) -> Status:
+        raise ConnectionRefusedError(process)
 
     async def cases(self, *, state: str | None, page: str | None) -> CasePage:
         raise ConnectionRefusedError(state, page)

@@ -75,3 +75,17 @@ def test_a_database_of_the_users_own_may_be_named_by_a_file(tmp_path: Path) -> N
 
     assert external_admin_url({"NIGHTSHIFT_DATABASE_URL_FILE": str(tmp_path / "url")}) == "postgresql://mine"
     assert external_admin_url({}) is None
+
+
+def test_a_file_that_is_empty_is_a_setting_that_is_not_set(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("\n")
+
+    assert named_setting("KEY", {"KEY_FILE": str(tmp_path / "key")}) is None
+
+
+def test_the_migration_learns_each_roles_password_from_the_services_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_ADMIN_URL", "postgresql://admin@db/n")
+    monkeypatch.setenv("NIGHTSHIFT_ACTOR_DATABASE_URL", "postgresql://nightshift_actor:a%40b@db/n")
+    monkeypatch.setenv("NIGHTSHIFT_INGEST_DATABASE_URL", "postgresql://nightshift_ingest@db/n")
+
+    assert MigrationSettings().passwords == {"nightshift_actor": "a@b"}

@@ -1,0 +1,49 @@
+"""The night of the demo, run again while it stays up: the same reporter, the same decisions, and nobody hears of it."""
+
+import httpx
+import orjson
+
+from services.runtime.postgres import Connection
+from tests.e2e.conftest import RunningDemo, nightshift
+
+_DONE = """
+SELECT (SELECT count(*) FROM actor.effects) AS effects, (SELECT count(*) FROM actor.outbox) AS told,
+       (SELECT count(*) FROM classifier.outbox) AS proposed
+"""
+
+
+async def test_the_reporter_made_of_the_topics_is_the_live_one_and_takes_its_place(
+    night: RunningDemo, operator: Connection
+) -> None:
+    compared = nightshift(night.state, "replay", "topics", "--json")
+    switched = nightshift(night.state, "replay", "topics", "--switch")
+
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    assert orjson.loads(compared.stdout)["differing"] == {}
+    assert switched.returncode == 0, switched.stdout + switched.stderr
+    assert "switched: the projections made from the topics are the live ones" in switched.stdout
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{night.told['urls']['reporter']}/readyz")).status_code == 200
+    assert night.answer("status")["cases"] is not None
+    assert await operator.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'projections'") == (
+        "nightshift_reporter"
+    )
+    assert night.answer("rebuild")["digest_before"] == night.answer("rebuild")["digest"]
+
+
+async def test_every_decision_of_the_night_comes_out_the_same_and_a_model_may_be_asked_again(
+    night: RunningDemo, operator: Connection
+) -> None:
+    before = await operator.fetchrow(_DONE)
+
+    by_rules = nightshift(night.state, "replay", "decisions", "--process", "support", "--json")
+    by_model = nightshift(night.state, "replay", "decisions", "--repropose", "nearest", "--json")
+
+    assert by_rules.returncode == 0, by_rules.stdout + by_rules.stderr
+    told = orjson.loads(by_rules.stdout)
+    assert told["cases"] == []
+    assert told["not_replayable"] == {}
+    assert told["counts"]["same"] >= 30
+    assert by_model.returncode == 0, by_model.stdout + by_model.stderr
+    assert orjson.loads(by_model.stdout)["counts"] == told["counts"]
+    assert await operator.fetchrow(_DONE) == before

@@ -1,0 +1,98 @@
+"""What comes over the wire is taken whole, and a start that fails leaves nobody behind."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
+
+from contracts import topics
+from contracts.envelope import Record
+from nightshift.embedded.broker import EmbeddedBroker
+from services.runtime.config import RuntimeSettings
+from services.runtime.kafka import Link, Producer
+from services.runtime.postgres import Database
+from services.runtime.stop import Stop
+
+PATIENCE_SECONDS = 60
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_record_with_headers_that_nobody_can_read_takes_no_other_with_it(
+    database: Database, tmp_path: Path
+) -> None:
+    taken: list[Record] = []
+
+    async def take(records: Sequence[Record]) -> None:
+        taken.extend(records)
+
+    stop = Stop()
+    with EmbeddedBroker(tmp_path) as broker:
+        link = Link(
+            settings=RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap, kafka_idempotence=False),
+            service="actor",
+            database=database,
+            subscriptions=[topics.CONTROL],
+            take=take,
+            producer=Producer(),
+            relays=[],
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(link.run(stop))
+            await until(lambda: link.connected)
+            async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as foreign:
+                for headers in ([], [("a", b"\xff")], [("a", None)], []):
+                    await foreign.send(topics.CONTROL, b"{}", key=b"one partition", headers=headers)
+            await until(lambda: len(taken) == 4)
+            stop.set()
+
+    assert [record.headers for record in taken] == [{}, {"a": "\ufffd"}, {"a": ""}, {}]
+
+
+async def test_consumers_of_a_start_that_failed_halfway_are_stopped(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[AIOKafkaConsumer] = []
+    running: set[AIOKafkaConsumer] = set()
+    start, end = AIOKafkaConsumer.start, AIOKafkaConsumer.stop
+
+    async def start_or_fail(consumer: AIOKafkaConsumer) -> None:
+        starts.append(consumer)
+        if len(starts) == 3:  # the watch and the first topic's are there
+            raise KafkaConnectionError("the broker went away")
+        await start(consumer)
+        running.add(consumer)
+
+    async def stop_and_tell(consumer: AIOKafkaConsumer) -> None:
+        running.discard(consumer)
+        await end(consumer)
+
+    async def take(records: Sequence[Record]) -> None:
+        del records
+
+    monkeypatch.setattr(AIOKafkaConsumer, "start", start_or_fail)
+    monkeypatch.setattr(AIOKafkaConsumer, "stop", stop_and_tell)
+    stop = Stop()
+    with EmbeddedBroker(tmp_path) as broker:
+        link = Link(
+            settings=RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap, kafka_idempotence=False),
+            service="actor",
+            database=database,
+            subscriptions=[topics.CONTROL, topics.CASES],
+            take=take,
+            producer=Producer(),
+            relays=[],
+        )
+        async with asyncio.TaskGroup() as group:
+            group.create_task(link.run(stop))
+            await until(lambda: link.connected)
+            stop.set()
+
+    assert running == set()

@@ -1,0 +1,155 @@
+"""The manifests build, say only what the services know, and a real API server takes them without a warning.
+
+The cluster is named by NIGHTSHIFT_TEST_KUBECONFIG and may be thrown away; nothing has to run in it.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from nightshift.supervisor import PROJECT
+from services.actor.config import Settings as ActorSettings
+from services.classifier.config import Settings as ClassifierSettings
+from services.ingest.config import Settings as IngestSettings
+from services.reporter.config import ReporterSettings
+
+K8S = PROJECT / "deploy" / "k8s"
+OVERLAYS = ("dev", "production")
+ROLLOUT_SECONDS = 120
+KNOWN = {
+    f"NIGHTSHIFT_{field.upper()}"
+    for settings in (IngestSettings, ClassifierSettings, ActorSettings, ReporterSettings)
+    for field in settings.model_fields
+} | {
+    "NIGHTSHIFT_DATABASE_ADMIN_URL",
+    "NIGHTSHIFT_SHOP_URL",
+    "NIGHTSHIFT_SLACK_URL",
+    "NIGHTSHIFT_ZENDESK_EMAIL",
+    "NIGHTSHIFT_ZENDESK_TOKEN",
+    "NIGHTSHIFT_ZENDESK_URL",
+    "NIGHTSHIFT_ZENDESK_WEBHOOK_SECRET",
+    *(f"NIGHTSHIFT_{name}_DATABASE_URL" for name in ("INGEST", "CLASSIFIER", "ACTOR", "REPORTER")),
+}
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> str:
+    found = shutil.which("kubectl")
+    if found is None:
+        pytest.skip("there is no kubectl")
+    return found
+
+
+@pytest.fixture(scope="session")
+def cluster(kubectl: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """kubectl against the cluster, the namespace and its Secrets made."""
+    kubeconfig = os.environ.get("NIGHTSHIFT_TEST_KUBECONFIG")
+    if not kubeconfig:
+        pytest.skip("NIGHTSHIFT_TEST_KUBECONFIG names no cluster that may be thrown away")
+    command = [kubectl, "--kubeconfig", kubeconfig]
+    secrets = tmp_path_factory.mktemp("secrets")
+    run(["bash", str(PROJECT / "scripts" / "secrets"), str(secrets)])
+    run([*command, "apply", "-f", str(K8S / "base" / "namespace.yaml")])
+    run(["bash", str(K8S / "secrets"), str(secrets)], environment={"KUBECONFIG": kubeconfig})
+    yield command
+    run([*command, "delete", "namespace", "nightshift", "--timeout=60s"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_holds_no_secret_and_only_settings_that_a_service_knows(kubectl: str, overlay: str) -> None:
+    objects = built(kubectl, K8S / "overlays" / overlay)
+
+    assert not [one for one in objects if one["kind"] == "Secret"]
+    named = {name for one in objects if one["kind"] == "ConfigMap" for name in one["data"]} | {
+        entry["name"].removesuffix("_FILE")
+        for container in containers(objects)
+        for entry in container.get("env", [])
+        if entry["name"].startswith("NIGHTSHIFT_")
+    }
+    assert named
+    assert named <= KNOWN
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_is_bounded_and_holds_no_token(kubectl: str, overlay: str) -> None:
+    objects = built(kubectl, K8S / "overlays" / overlay)
+
+    for one in objects:
+        if one["kind"] in {"Deployment", "StatefulSet", "Job"}:
+            assert one["spec"]["template"]["spec"]["automountServiceAccountToken"] is False, one["metadata"]["name"]
+    for container in containers(objects):
+        assert container["resources"]["requests"], container["name"]
+        assert container["resources"]["limits"]["memory"], container["name"]
+
+
+def test_the_cluster_knows_the_same_rules_and_alerts_as_prometheus_alone() -> None:
+    rule = yaml.safe_load((K8S / "components" / "monitoring" / "prometheus-rule.yaml").read_text())
+    files = [
+        yaml.safe_load((PROJECT / "deploy" / "prometheus" / name).read_text()) for name in ("rules.yml", "alerts.yml")
+    ]
+
+    said = [entry for group in rule["spec"]["groups"] for entry in group["rules"]]
+
+    groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+    assert said == [entry for group in groups for entry in group["rules"]]
+    names = [group["name"] for group in rule["spec"]["groups"]]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_real_api_server_takes_an_overlay_without_a_warning(cluster: list[str], kubectl: str, overlay: str) -> None:
+    manifest = run([kubectl, "kustomize", str(K8S / "overlays" / overlay)]).stdout
+
+    answer = run([*cluster, "apply", "--dry-run=server", "--validate=strict", "-f", "-"], told=manifest)
+
+    assert "Warning" not in answer.stderr
+
+
+def test_the_dev_overlay_rolls_out(cluster: list[str]) -> None:
+    answer = run([*cluster, "apply", "--validate=strict", "-k", str(K8S / "overlays" / "dev")])
+    assert "Warning" not in answer.stderr
+
+    for name in ("ingest", "classifier", "actor", "reporter"):
+        run([*cluster, "-n", "nightshift", "rollout", "status", f"deployment/{name}", f"--timeout={ROLLOUT_SECONDS}s"])
+    for name in ("migrate", "topics"):
+        run(
+            [
+                *cluster,
+                "-n",
+                "nightshift",
+                "wait",
+                "--for=condition=complete",
+                f"job/{name}",
+                f"--timeout={ROLLOUT_SECONDS}s",
+            ]
+        )
+    events = run([*cluster, "-n", "nightshift", "get", "events", "-o", "yaml"]).stdout
+    refused = [e["message"] for e in yaml.safe_load(events)["items"] if re.search("forbidden|violates", e["message"])]
+    assert refused == []
+
+
+def built(kubectl: str, folder: Path) -> list[dict[str, Any]]:
+    return [one for one in yaml.safe_load_all(run([kubectl, "kustomize", str(folder)]).stdout) if one]
+
+
+def containers(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for one in objects:
+        pod = one.get("spec", {}).get("template", {}).get("spec", {})
+        yield from (*pod.get("containers", []), *pod.get("initContainers", []))
+
+
+def run(
+    command: list[str], *, told: str | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    answer = subprocess.run(
+        command, input=told, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
+    )
+    assert answer.returncode == 0, f"{' '.join(command)}: {answer.stderr}"
+    return answer
