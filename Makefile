@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 install: ## make .venv from requirements.lock, when it is missing or the lock changed
 	@scripts/install
