@@ -90,7 +90,7 @@ def database_url(postgres: Postgres) -> Iterator[str]:
     name = f"empty_{next(_numbers)}"
     _sql(postgres, f"CREATE DATABASE {name}")
     yield postgres.url(postgres.admin, name)
-    _sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    _drop(postgres, name)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ def migrated(postgres: Postgres, _migrated_template: str) -> Iterator[MigratedDa
     name = f"migrated_{next(_numbers)}"
     _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {_migrated_template}")
     yield MigratedDatabase(postgres, name)
-    _sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+    _drop(postgres, name)
 
 
 @pytest.fixture(scope="session")
@@ -138,3 +138,8 @@ def server_folder() -> Iterator[Path]:
 
 def _sql(server: Postgres, statement: str) -> None:
     run_sql(server.url(server.admin, "postgres"), statement)
+
+
+def _drop(server: Postgres, name: str) -> None:
+    """As the superuser: an autovacuum worker may be at work in it, and nobody else can end that."""
+    run_sql(server.url("postgres", "postgres"), f"DROP DATABASE {name} WITH (FORCE)")

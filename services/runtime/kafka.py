@@ -141,7 +141,18 @@ async def _publish(client: AIOKafkaProducer, records: Sequence[Record]) -> list[
             sent.append(await client.send(record.topic, record.body, key=record.key.encode(), headers=headers))
         except MessageSizeTooLargeError:  # of the client itself: the broker never saw it
             sent.append("too_large")
-    return [one if isinstance(one, str) else await _end_of(one) for one in sent]
+    try:
+        return [one if isinstance(one, str) else await _end_of(one) for one in sent]
+    except BaseException:  # told to stop waiting: how the others end is of no interest, and asyncio should not complain
+        for one in sent:
+            if isinstance(one, asyncio.Future):
+                one.add_done_callback(_unheard)
+        raise
+
+
+def _unheard(sent: "asyncio.Future[object]") -> None:
+    if not sent.cancelled():
+        sent.exception()
 
 
 async def end(client: AIOKafkaProducer) -> None:
