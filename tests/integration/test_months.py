@@ -237,7 +237,7 @@ async def test_the_logs_protection_holds_on_every_month_also_on_new_ones(
     migrated: MigratedDatabase, reporter: Database
 ) -> None:
     await appender(reporter).take(records(night(1)))
-    async with as_owner(migrated.admin_url) as owner:
+    async with as_owner(migrated.url("postgres")) as owner:
         await owner.execute(LATE_ENTRY, month_after(12))
         assert await months.make_months(reporter, [], shared=["reporter.event_log", "control.outbox"]) == 1
         assert await owner.fetchval(f"SELECT type FROM reporter.event_log_{month_after(12):%Y_%m}") == "late"
