@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaConsumer
 
 from contracts import topics
 from contracts.envelope import decode
 from contracts.events.cases import CaseChanged
 from nightshift.demo.ours import SCHEMAS
 from services.runtime import vault
+from services.runtime.kafka import partitions_of
 from services.runtime.postgres import Connection
 
 PIECE_CHARS_MIN = 20
@@ -126,21 +126,11 @@ def _headers(text: str) -> dict[str, str]:
 
 async def _topics(bootstrap: str) -> dict[str, bytearray]:
     """Every record of every topic: key, headers, value."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        described = await admin.describe_topics(list(topics.ALL))
-    finally:
-        await admin.close()
+    partitions = await partitions_of(bootstrap)
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     contents = {topic: bytearray() for topic in topics.ALL}
     try:
-        partitions = [
-            TopicPartition(topic["topic"], partition["partition"])
-            for topic in described
-            for partition in topic["partitions"]
-        ]
         consumer.assign(partitions)
         for partition in partitions:
             consumer.seek(partition, 0)

@@ -10,16 +10,14 @@ from uuid import UUID
 import asyncpg
 import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from contracts import topics
 from contracts.envelope import Record
 from nightshift import MendableError
 from nightshift.replay import ROLE, SCHEMA, Progress
 from nightshift.stack import as_role
 from services.reporter.domain.log import Entry, entry_of
-from services.runtime.kafka import BrokerForgotError, read_epoch
+from services.runtime.kafka import BrokerForgotError, partitions_of, read_epoch
 from services.runtime.postgres import Connection, Database, connect
 
 POLL_MS = 300
@@ -98,7 +96,7 @@ async def reading(bootstrap: str) -> AsyncIterator["Topics"]:
     )
     try:
         try:
-            partitions = await _partitions(bootstrap)
+            partitions = await partitions_of(bootstrap)
             await consumer.start()
             epoch = await read_epoch(consumer)
         except (KafkaError, BrokerForgotError, OSError) as error:
@@ -110,16 +108,6 @@ async def reading(bootstrap: str) -> AsyncIterator["Topics"]:
         raise TopicsUnreadableError(f"the broker at {bootstrap} went away ({type(error).__name__})") from error
     finally:
         await consumer.stop()
-
-
-async def _partitions(bootstrap: str) -> list[TopicPartition]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        described = await admin.describe_topics(list(topics.ALL))
-    finally:
-        await admin.close()
-    return [TopicPartition(one["topic"], part["partition"]) for one in described for part in one["partitions"]]
 
 
 class Topics:

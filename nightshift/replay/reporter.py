@@ -227,7 +227,7 @@ class _Reporter:
         projections = "reporter.projections" if switched else "replay.projections"
         async with self._database.connection() as connection:
             events = await connection.fetchval("SELECT count(*) FROM replay.entries WHERE run = $1", RUN)
-            cases = await connection.fetchval(f"SELECT count(*) FROM {projections} WHERE kind = 'sums'")  # noqa: S608
+            cases = await connection.fetchval(f"SELECT count(*) FROM {projections} WHERE kind = 'sums'")  # noqa: S608  # ours
         return int(events), int(cases)
 
     async def catch_up(self) -> None:

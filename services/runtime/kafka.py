@@ -168,7 +168,7 @@ async def end(client: AIOKafkaProducer) -> None:
     while sending is not None and not sending.done():
         sending.cancel()  # it waits for its requests one by one, and each time once more
         await asyncio.sleep(0)
-    client._message_accumulator.fail_all(KafkaConnectionError("given up"))  # noqa: SLF001
+    client._message_accumulator.fail_all(KafkaConnectionError("given up"))  # noqa: SLF001  # as above
     await client.client.close()
 
 
@@ -310,7 +310,7 @@ class Link:
             broker.subscriber(
                 topic,
                 batch=True,
-                group_id=f"nightshift.{self._service}.{topic}.{epoch}",
+                group_id=group_of(self._service, topic, epoch),
                 auto_offset_reset="earliest",
                 ack_policy=AckPolicy.NACK_ON_ERROR,
                 max_records=BATCH_RECORDS_MAX,
@@ -395,6 +395,22 @@ async def read_epoch(watch: AIOKafkaConsumer) -> UUID | None:
     for records in got.values():
         return UUID(records[0].value.decode())
     return None
+
+
+def group_of(service: str, topic: str, epoch: UUID) -> str:
+    """The consumer group of a service for a topic, in one life of the broker."""
+    return f"nightshift.{service}.{topic}.{epoch}"
+
+
+async def partitions_of(bootstrap: str) -> list[TopicPartition]:
+    """Of every topic. A consumer without subscriptions is told none by a real broker, so the admin's client asks."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        described = await admin.describe_topics(list(topics.ALL))
+    finally:
+        await admin.close()
+    return [TopicPartition(one["topic"], part["partition"]) for one in described for part in one["partitions"]]
 
 
 async def make_topics(bootstrap: str, *, partitions: int, replication: int) -> None:

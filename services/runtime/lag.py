@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 
 from services.runtime.config import RuntimeSettings
 from services.runtime.figures import LOOK_SECONDS
+from services.runtime.kafka import group_of
 from services.runtime.postgres import UNAVAILABLE, Database
 from services.runtime.stop import Stop
 
@@ -62,7 +63,7 @@ class Lag:
             partitions = [TopicPartition(topic, one["partition"]) for one in described.get(topic, ())]
             if epoch is None or not partitions:  # nobody connected yet: the topic is about to be made
                 raise ConnectionError("the topics are not there yet")
-            group = f"nightshift.{self._service}.{topic}.{epoch}"  # as kafka.Link names it
+            group = group_of(self._service, topic, epoch)
             ends = await consumer.end_offsets(partitions)
             done = await admin.list_consumer_group_offsets(group, partitions=partitions)
             # Retention is unlimited, so a partition of which nothing was committed yet begins at 0.
