@@ -1,17 +1,16 @@
 """A service's own picture of each case: changes folded in at once, whatever the order in which they come."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from contracts.base import Contract
 from contracts.events.cases import CaseChanged
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
-_LOCK = """
-SELECT pg_advisory_xact_lock(hashtextextended('nightshift.case:' || current_schema() || ':' || c, 0))
-FROM (SELECT unnest($1::text[]) AS c ORDER BY 1) ordered
-"""
+_LOCK = "SELECT case_id, basis FROM lock_cases($1)"
+_LOCK_AND_READ = "SELECT case_id, process, door, object_id, body FROM lock_cases($1)"
 _READ = "SELECT case_id, process, door, object_id, body FROM cases WHERE case_id = ANY($1)"
 _WRITE = """
 INSERT INTO cases (case_id, process, door, object_id, body, basis, party, is_open, opened_at)
@@ -46,15 +45,19 @@ class Change:
     steps: list[Step] = field(default_factory=list)
 
 
-async def lock(connection: Connection, case_ids: Sequence[str]) -> None:
-    """Nobody else folds these cases until the transaction ends. Always in one order: no deadlock."""
-    await connection.fetch(_LOCK, sorted(set(case_ids)))
+async def lock(connection: Connection, case_ids: Sequence[str]) -> dict[str, str | None]:
+    """Nobody else folds these cases until the transaction ends. Returns the newest basis of those that there are."""
+    return {row["case_id"]: row["basis"] for row in await connection.fetch(_LOCK, case_ids)}
 
 
 async def read(
     connection: Connection, processes: Mapping[str, Process], case_ids: Sequence[str]
 ) -> dict[str, StoredCase]:
     """The cases that there are."""
+    return _stored(processes, await connection.fetch(_READ, list(set(case_ids))))
+
+
+def _stored(processes: Mapping[str, Process], rows: Iterable[Any]) -> dict[str, StoredCase]:
     return {
         row["case_id"]: StoredCase(
             row["case_id"],
@@ -63,7 +66,7 @@ async def read(
             row["object_id"],
             processes[row["process"]].case.Case.model_validate(row["body"]),
         )
-        for row in await connection.fetch(_READ, list(set(case_ids)))
+        for row in rows
     }
 
 
@@ -92,8 +95,7 @@ async def update(
     changes: Mapping[str, Change],
 ) -> dict[str, StoredCase]:
     """Lock, read, change and write cases, by case_id. Returns them as they are afterwards."""
-    await lock(connection, list(changes))
-    known = await read(connection, processes, list(changes))
+    known = _stored(processes, await connection.fetch(_LOCK_AND_READ, list(changes)))
     after: dict[str, StoredCase] = {}
     for case_id, change in changes.items():
         case = known[case_id].case if case_id in known else None

@@ -5,18 +5,13 @@ from collections.abc import Mapping
 from contracts.decision import Mode
 from services.runtime.postgres import Connection
 
-_LOCK = "SELECT pg_advisory_xact_lock_shared(control.switch_lock($1))"
-_READ = "SELECT generation FROM control.switches WHERE process = $1 AND NOT paused"
-
 
 async def running_generation(connection: Connection, process: str) -> int | None:
     """The switch's generation, or none while the process is paused. No row means paused.
 
-    Until the caller's transaction ends the switch cannot change: so this is the first thing a claim does, in two
-    statements, the lock before the look (a statement sees the world as it was when the statement began).
+    Until the caller's transaction ends the switch cannot change: so this is the first thing a claim does.
     """
-    await connection.execute(_LOCK, process)
-    generation: int | None = await connection.fetchval(_READ, process)
+    generation: int | None = await connection.fetchval("SELECT control.running_generation($1)", process)
     return generation
 
 

@@ -47,21 +47,7 @@ ON CONFLICT (case_id, kind) DO UPDATE SET
     opened_at = clock_timestamp(), state = CASE t.state WHEN 'blocked' THEN 'blocked' ELSE 'open' END
 WHERE excluded.basis > t.basis
 """
-_CLAIM = """
-WITH next AS (
-    SELECT case_id, kind FROM tasks t
-    WHERE process = $1 AND kind = $2 AND state = 'open' AND available_at <= clock_timestamp()
-      AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = t.case_id AND d.redriven_at IS NULL)
-    ORDER BY available_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-UPDATE tasks t SET token = t.token + 1, attempts = t.attempts + 1, available_at = clock_timestamp() + $4::interval
-FROM next n WHERE t.case_id = n.case_id AND t.kind = n.kind
-RETURNING t.case_id, t.kind, t.process, t.basis, t.cause, t.correlation_id, t.traceparent, t.token, t.attempts,
-          t.redrives, t.opened_at
-"""
-_DUE = """
-SELECT EXISTS (SELECT 1 FROM tasks
-               WHERE process = $1 AND kind = $2 AND state = 'open' AND available_at <= clock_timestamp())
-"""
+_CLAIM = "SELECT * FROM claim_tasks($1, $2, $3, $4, $5)"
 _RENEW = """
 UPDATE tasks t SET available_at = clock_timestamp() + $4::interval
 FROM unnest($1::text[], $2::text[], $3::bigint[]) r(case_id, kind, token)
@@ -238,19 +224,9 @@ class Worker:
 
     async def claim(self) -> list[Claim]:
         """Take what is due, up to `batch_max`; nothing while the process is paused."""
-        generation = 0
+        lease = timedelta(seconds=self.lease_seconds)
         async with self.database.connection() as connection:
-            if not self.obeys_switch:
-                rows = await self._take(connection)
-            elif not await connection.fetchval(_DUE, self.process, self.kind):
-                return []  # most often so, and then the switch need not be held
-            else:
-                async with connection.transaction():
-                    running = await switches.running_generation(connection, self.process)
-                    if running is None:
-                        return []
-                    generation = running
-                    rows = await self._take(connection)
+            rows = await connection.fetch(_CLAIM, self.process, self.kind, self.batch_max, lease, self.obeys_switch)
         return [
             Claim(
                 case_id=row["case_id"],
@@ -263,14 +239,10 @@ class Worker:
                 token=row["token"],
                 attempts=row["attempts"],
                 redrives=row["redrives"],
-                generation=generation,
+                generation=row["generation"],
             )
             for row in rows
         ]
-
-    async def _take(self, connection: Connection) -> Sequence[Any]:
-        lease = timedelta(seconds=self.lease_seconds)
-        return await connection.fetch(_CLAIM, self.process, self.kind, self.batch_max, lease)
 
     async def finish(self, claims: Sequence[Claim], outcomes: Sequence[Outcome | Exception]) -> None:
         """Write what came of the claims: one transaction, or, when that fails, one for each."""

@@ -156,7 +156,8 @@ async def test_a_test_database_is_empty_and_has_pgvector(database_url: str) -> N
 
 
 def test_an_interrupt_in_the_terminal_does_not_reach_the_server(folder: Path) -> None:
+    ours = signal.getsignal(signal.SIGINT)
     with EmbeddedPostgres(folder / "pg") as server:
         assert server.pid is not None
         assert os.getpgid(server.pid) != os.getpgid(0)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is ours, "it was set aside while the server started, and put back"

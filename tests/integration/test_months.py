@@ -291,9 +291,14 @@ MANY_ENTRIES = """
 INSERT INTO reporter.event_log (event_id, topic, type, process, case_id, time, headers, body, appended_at)
 SELECT gen_random_uuid(), 't', 'y', 'p', 'p:d:' || n % 500, $1, '{}', 'x', $1 FROM generate_series(1, $2) n
 """
+READ_WHOLE = """
+SELECT relname FROM pg_stat_xact_user_tables WHERE schemaname = 'actor' AND seq_scan > 0 ORDER BY relname
+"""
 MANY_TASKS = """
 INSERT INTO actor.tasks (case_id, kind, process, basis, cause, correlation_id, state)
-SELECT 'p:d:' || n, 'decide', 'p', 'b', gen_random_uuid(), gen_random_uuid(), 'done' FROM generate_series(1, $1) n
+SELECT 'p:d:' || n, 'decide', 'p', 'b', gen_random_uuid(), gen_random_uuid(),
+       CASE WHEN n % 500 = 0 THEN 'open' ELSE 'done' END
+FROM generate_series(1, $1) n
 """
 
 
@@ -317,7 +322,6 @@ async def test_reads_of_one_case_and_one_claim_look_into_indexes_only(
         "rows to publish": await plan(actor, relay._take, 10),
         "published rows": await plan(actor, relay._mark, [1], [now], [None], now, now),
         "a refused row": await plan(actor, dead_letters._OWE_AGAIN, named("x")),
-        "a claim": await plan(actor, tasks._CLAIM, "p", "decide", 10, timedelta(seconds=1)),
         "one more row": await plan(actor, outbox._APPEND, [named("x")], ["t"], ["k"], [{}], [b""]),
     }
 
@@ -326,6 +330,16 @@ async def test_reads_of_one_case_and_one_claim_look_into_indexes_only(
     }
     others = [line for line in plans["published rows"] if "Scan using" in line]
     assert len(others) == 1, "the other months are not even opened"
+    assert await read_whole_by_a_claim(actor) == []
+
+
+async def read_whole_by_a_claim(database: Database) -> list[str]:
+    """The tables that the statements of `claim_tasks` read from end to end."""
+    async with database.transaction() as connection:
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await connection.fetch(tasks._CLAIM, *("p", "decide", 10, timedelta(seconds=1), False))
+        rows = await connection.fetch(READ_WHOLE)
+    return [row["relname"] for row in rows]
 
 
 async def plan(database: Database, sql: str, *args: object) -> list[str]:

@@ -40,7 +40,6 @@ ON CONFLICT (case_id, basis) DO UPDATE SET decision_id = excluded.decision_id, p
     WHERE d.proposal_id IS NULL
 RETURNING decision_id
 """
-_NEWEST = "SELECT case_id, basis FROM cases WHERE case_id = ANY($1)"
 _ASK = """
 INSERT INTO approvals (approval_id, case_id, basis, process, decision_id, correlation_id, traceparent, requests, digest,
                        granted, reasons, asked_at, requested_at, expires_at)
@@ -168,9 +167,7 @@ class Decide:
 
     async def _still_newest(self, connection: Connection, made: Sequence[Decided]) -> list[Decided]:
         """What a newer basis overtook while it was decided is Ignore. The lock keeps it so until the commit."""
-        ids = [d.case_id for d in made]
-        await cases.lock(connection, ids)
-        newest = {row["case_id"]: row["basis"] for row in await connection.fetch(_NEWEST, ids)}
+        newest = await cases.lock(connection, [d.case_id for d in made])
         return [
             d
             if newest[d.case_id] == d.question.basis

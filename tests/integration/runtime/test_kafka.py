@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
@@ -23,19 +23,12 @@ from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
 from tests.fakes.events import event, named
 from tests.stacks import Broker, Stack
-
-PATIENCE_SECONDS = 60
+from tests.waiting import PATIENCE_SECONDS, until
 
 
 def settings_of(broker: Broker) -> RuntimeSettings:
     idempotence = broker.settings.get("NIGHTSHIFT_KAFKA_IDEMPOTENCE", "true") == "true"
     return RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap, kafka_idempotence=idempotence)
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("forgets", [True, False], ids=["empty", "as it was"])
@@ -112,7 +105,7 @@ async def test_a_producer_leaves_in_time_while_the_broker_is_away(stack: Stack, 
             await producer.publish([record("away", 10)])
             broker.kill()
             waiting = group.create_task(refused(producer, record("away", 10)))
-            await asyncio.sleep(0.5)
+            await until(lambda: is_cut_off(producer))
             async with asyncio.timeout(5):
                 await producer.detach()
                 assert await waiting
@@ -175,6 +168,11 @@ async def attached(broker: Broker) -> AsyncIterator[Producer]:
         yield producer
     finally:
         await producer.detach()
+
+
+def is_cut_off(producer: Producer) -> bool:
+    client = producer._client
+    return client is not None and not any(one.connected() for one in client.client._conns.values())
 
 
 async def make(broker: Broker, topic: NewTopic) -> None:

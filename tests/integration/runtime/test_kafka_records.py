@@ -1,7 +1,7 @@
 """What comes over the wire is taken whole, and a start that fails leaves nobody behind."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,7 @@ from services.runtime.config import RuntimeSettings
 from services.runtime.kafka import Link, Producer
 from services.runtime.postgres import Database
 from services.runtime.stop import Stop
-
-PATIENCE_SECONDS = 60
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not true():
-            await asyncio.sleep(0.01)
+from tests.waiting import until
 
 
 async def test_a_record_with_headers_that_nobody_can_read_takes_no_other_with_it(
