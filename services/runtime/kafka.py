@@ -241,8 +241,8 @@ class Link:
             watch = AIOKafkaConsumer(
                 bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
             )
+            stack.push_async_callback(watch.stop)  # also of a start that fails halfway
             await watch.start()
-            stack.push_async_callback(watch.stop)
             client = self._new_client()
             stack.push_async_callback(end, client)
             await client.start()

@@ -45,8 +45,8 @@ class Lag:
     async def _one_life(self, stop: Stop) -> None:
         async with AsyncExitStack() as stack:
             consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+            stack.push_async_callback(consumer.stop)  # also of a start that fails halfway
             await consumer.start()
-            stack.push_async_callback(consumer.stop)
             admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
             await admin.start()
             stack.push_async_callback(admin.close)
