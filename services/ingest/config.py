@@ -14,10 +14,10 @@ class Settings(RuntimeSettings):
 
     zendesk_user_id: str | None = None
     """The user that Nightshift writes as in Zendesk: its changes are marked as ours. Not set: nothing is."""
-    writers: int = Field(default=2, ge=1, le=8)
+    writers: int = Field(default=1, ge=1, le=8)
     """Groups of deliveries that are committed side by side, each over a connection of its own.
 
-    With two, one group is read and answered while the other is committed; more help where a commit takes long.
+    One costs least for each delivery, since its groups are largest; more help where a commit takes long.
     """
     waiting_max: int = Field(default=2000, gt=0)
     """Deliveries that may wait for each writer; further ones are answered 503."""
