@@ -57,7 +57,7 @@ _DONE = """
 UPDATE tasks t SET state = 'done', last_code = NULL
 FROM unnest($1::text[], $2::text[], $3::bigint[]) d(case_id, kind, token)
 WHERE t.case_id = d.case_id AND t.kind = d.kind AND t.token = d.token AND t.state = 'open'
-RETURNING t.case_id, extract(epoch FROM clock_timestamp() - t.opened_at)::float8 AS age
+RETURNING t.case_id, t.token, extract(epoch FROM clock_timestamp() - t.opened_at)::float8 AS age
 """
 _POSTPONE = """
 UPDATE tasks t SET available_at = clock_timestamp() + make_interval(secs => p.seconds), last_code = p.code,
@@ -282,8 +282,8 @@ class Worker:
             rows = await connection.fetch(
                 _DONE, [c.case_id for c, _ in done], [c.kind for c, _ in done], [c.token for c, _ in done]
             )
-            ours = {row["case_id"] for row in rows}
-            kept = [(claim, outcome) for claim, outcome in done if claim.case_id in ours]
+            ours = {(row["case_id"], row["token"]) for row in rows}
+            kept = [(claim, outcome) for claim, outcome in done if (claim.case_id, claim.token) in ours]
             await self.store(connection, kept)
             await outbox.append(connection, [event for _, outcome in kept for event in outcome.events])
         finished_total.labels(self.service, self.kind, "done").inc(len(kept))
