@@ -45,7 +45,8 @@ lock: install ## write requirements.lock anew; ARGS="--upgrade" for the newest v
 	@scripts/lock $(ARGS)
 
 bench: install ## intake and the whole pipeline, beside pgbench in the same run
-	@$(BIN)/python -m benchmarks $(ARGS)
+	@$(BIN)/python -m benchmarks.pipeline
+	@$(BIN)/python -m benchmarks.intake
 
 clean: ## remove .venv and caches; the state folder stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache

@@ -34,7 +34,8 @@ from services.runtime import telemetry
 from services.runtime.figures import Age, Figures
 from services.runtime.health import Check, HealthApp, progress_of
 from services.runtime.inbox import Handler, Inbox
-from services.runtime.kafka import Link, Producer
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database, connect

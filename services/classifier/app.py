@@ -19,7 +19,8 @@ from services.runtime.config import MissingSettingError
 from services.runtime.figures import Figures
 from services.runtime.health import HealthApp, progress_of
 from services.runtime.inbox import Inbox
-from services.runtime.kafka import Link, Producer
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
 from services.runtime.postgres import Database, connect

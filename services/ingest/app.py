@@ -28,7 +28,8 @@ from services.runtime import telemetry
 from services.runtime.figures import Figures
 from services.runtime.health import HealthApp
 from services.runtime.inbox import Inbox
-from services.runtime.kafka import RECORD_BYTES_MAX, Link, Producer
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import RECORD_BYTES_MAX, Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
 from services.runtime.postgres import UNAVAILABLE, connect

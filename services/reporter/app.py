@@ -30,7 +30,8 @@ from services.runtime.config import RuntimeSettings
 from services.runtime.failures import Later, tell
 from services.runtime.figures import Figures
 from services.runtime.health import HealthApp
-from services.runtime.kafka import Link, Producer
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
 from services.runtime.postgres import Database, connect

@@ -7,7 +7,7 @@ start.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,14 +15,9 @@ from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
-    KafkaConnectionError,
     KafkaError,
-    MessageSizeTooLargeError,
-    TopicAlreadyExistsError,
-    for_code,
 )
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -31,13 +26,13 @@ from contracts import topics
 from contracts.envelope import Record
 from services.runtime.config import RuntimeSettings
 from services.runtime.failures import Later, tell
+from services.runtime.kafka_clients import RECORD_BYTES_MAX, Consumer, Producer, end
+from services.runtime.make_topics import make_topics
 from services.runtime.postgres import UNAVAILABLE, Database
 from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
 from services.runtime.together import Together
 
-RECORD_BYTES_MAX = 1_000_000
-"""The broker's limit; intake's limit on bodies lies below it (process.Door)."""
 BATCH_RECORDS_MAX = 1000
 FETCH_WAIT_MS = 500
 URGENT = frozenset({topics.CASES, topics.PROPOSALS})
@@ -52,12 +47,6 @@ SESSION_MS = 6000
 EPOCH_LOOK_SECONDS = 2.0
 EPOCH_ANSWER_SECONDS = 5.0
 RECONNECT_SECONDS = 1.0
-PUBLISH_SECONDS_MAX = 30.0
-PRODUCER_END_SECONDS = 2.0
-RETENTION = {"retention.ms": "-1", "retention.bytes": "-1"}
-"""The topics are the history that a replay reads."""
-SET_ON_THE_TOPIC = 1
-"""Where a setting comes from, in Kafka's numbers."""
 
 log = structlog.get_logger()
 
@@ -69,116 +58,21 @@ class BrokerForgotError(Exception):
     """The broker began a new life, or does not answer: connect anew."""
 
 
-class Producer:
-    """Publishes records and tells which the broker will never take. Not connected at first.
+async def _start(broker: KafkaBroker) -> None:
+    """Start all subscribers side by side: each waits for seconds until its group took it in, after a crash the longest.
 
-    A client that lost a record is replaced: an idempotent one has counted it, and the broker would refuse whatever
-    follows with a later number.
+    FastStream's own start takes one after the other. The class of its consumers has no public name.
     """
-
-    def __init__(self) -> None:
-        self._make: Callable[[], AIOKafkaProducer] | None = None
-        self._client: AIOKafkaProducer | None = None
-        self._making = asyncio.Lock()
-
-    def attach(self, client: AIOKafkaProducer, make: Callable[[], AIOKafkaProducer]) -> None:
-        """Publish with this client, and with new ones in its place."""
-        self._client, self._make = client, make
-
-    async def detach(self) -> None:
-        """The broker is not connected any more."""
-        client, self._client, self._make = self._client, None, None
-        if client is not None:
-            await end(client)
-
-    async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
-        """See relay.Publisher."""
-        client = await self._connected()
-        try:
-            async with asyncio.timeout(PUBLISH_SECONDS_MAX):
-                ends = await _publish(client, records)
-        except (KafkaError, TimeoutError) as error:
-            await self._drop(client)
-            raise ConnectionError(type(error).__name__) from error
-        failures = [how for how in ends if isinstance(how, KafkaError)]
-        if failures:
-            await self._drop(client)
-        for failure in failures:
-            if not isinstance(failure, MessageSizeTooLargeError):
-                raise ConnectionError(type(failure).__name__) from failure
-        return [None if how is None else "too_large" for how in ends]
-
-    async def _connected(self) -> AIOKafkaProducer:
-        async with self._making:
-            make = self._make
-            if make is None:
-                raise ConnectionError("the broker is not connected")
-            if self._client is None:
-                client = make()
-                try:
-                    await client.start()
-                except KafkaError as error:
-                    await end(client)
-                    raise ConnectionError(type(error).__name__) from error
-                if self._make is not make:
-                    await end(client)
-                    raise ConnectionError("the broker went away meanwhile")
-                self._client = client
-            return self._client
-
-    async def _drop(self, client: AIOKafkaProducer) -> None:
-        if self._client is client:
-            self._client = None
-            await end(client)
-
-
-async def _publish(client: AIOKafkaProducer, records: Sequence[Record]) -> list[KafkaError | str | None]:
-    """How each record ended; none where the broker has it."""
-    sent: list[Awaitable[object] | str] = []
-    for record in records:
-        headers = [(name, value.encode()) for name, value in record.headers.items()]
-        try:
-            sent.append(await client.send(record.topic, record.body, key=record.key.encode(), headers=headers))
-        except MessageSizeTooLargeError:  # of the client itself: the broker never saw it
-            sent.append("too_large")
+    await broker.connect()
+    config = broker.config.broker_config
+    assert isinstance(config.builder, partial), "connecting made it"
+    config.builder = partial(Consumer, **config.builder.keywords)
     try:
-        return [one if isinstance(one, str) else await _end_of(one) for one in sent]
-    except BaseException:  # told to stop waiting: how the others end is of no interest, and asyncio should not complain
-        for one in sent:
-            if isinstance(one, asyncio.Future):
-                one.add_done_callback(_unheard)
-        raise
-
-
-def _unheard(sent: "asyncio.Future[object]") -> None:
-    if not sent.cancelled():
-        sent.exception()
-
-
-async def end(client: AIOKafkaProducer) -> None:
-    """Stop a producer. What it cannot deliver soon is given up, for the outbox has it still.
-
-    aiokafka has no such limit: an idempotent producer tries for as long as the broker is away or a topic is missing.
-    """
-    with suppress(TimeoutError, KafkaError):
-        async with asyncio.timeout(PRODUCER_END_SECONDS):
-            await client.stop()
-            return
-    sending = client._sender.sender_task  # noqa: SLF001  # there is no public way, here and below
-    while sending is not None and not sending.done():
-        sending.cancel()  # it waits for its requests one by one, and each time once more
-        await asyncio.sleep(0)
-    client._message_accumulator.fail_all(KafkaConnectionError("given up"))  # noqa: SLF001  # as above
-    await client.client.close()
-
-
-async def _end_of(sent: Awaitable[object]) -> KafkaError | None:
-    """Wait for one record; each is waited for, also after another failed."""
-    try:
-        await sent
-    except KafkaError as error:
-        return error
-    return None
+        async with asyncio.TaskGroup() as group:
+            for subscriber in broker.subscribers:
+                group.create_task(subscriber.start())
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
 
 
 class Link:
@@ -238,9 +132,7 @@ class Link:
         """From one connection to its loss, or to a new epoch."""
         await make_topics(self._bootstrap, partitions=self._partitions, replication=self._replication)
         async with AsyncExitStack() as stack:
-            watch = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
-            )
+            watch = Consumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
             stack.push_async_callback(watch.stop)  # also of a start that fails halfway
             await watch.start()
             client = self._new_client()
@@ -255,7 +147,7 @@ class Link:
             if self._subscriptions:
                 broker = self._consumer(epoch, stop)
                 stack.push_async_callback(broker.stop)  # also of a start that fails halfway
-                await broker.start()
+                await _start(broker)
             self.connected = True
             log.info("connected to the broker", epoch=str(epoch))
             while not await stop.wait(EPOCH_LOOK_SECONDS):
@@ -411,48 +303,3 @@ async def partitions_of(bootstrap: str) -> list[TopicPartition]:
     finally:
         await admin.close()
     return [TopicPartition(one["topic"], part["partition"]) for one in described for part in one["partitions"]]
-
-
-async def make_topics(bootstrap: str, *, partitions: int, replication: int) -> None:
-    """Make the topics that are missing: unlimited retention, one partition for the epoch.
-
-    A topic without any setting of its own was made in passing, when a client of an earlier life asked for it, and would
-    forget after a week: it gets our retention. Where somebody gave it settings, it is theirs.
-    """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
-    await admin.start()
-    try:
-        there = set(await admin.list_topics())
-        for topic in (*topics.ALL, topics.EPOCH):
-            if topic in there:
-                continue
-            count = 1 if topic == topics.EPOCH else partitions
-            answer = await admin.create_topics([NewTopic(topic, count, replication, topic_configs=RETENTION)])
-            for _, code, reason in answer.topic_errors:
-                if code == TopicAlreadyExistsError.errno:
-                    log.debug("another service was faster", topic=topic)
-                elif code:
-                    raise for_code(code)(f"topic {topic}: {reason}")
-        await _keep_what_was_made_in_passing(admin, sorted(there.intersection((*topics.ALL, topics.EPOCH))))
-    finally:
-        await admin.close()
-
-
-async def _keep_what_was_made_in_passing(admin: AIOKafkaAdminClient, there: Sequence[str]) -> None:
-    if not there:
-        return
-    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in there])
-    forgetful = []
-    for _, _, _, topic, entries in (resource for answer in answers for resource in answer.resources):
-        kept = {name: value for name, value, *_ in entries}.get("retention.ms", "-1")
-        theirs = any(source == SET_ON_THE_TOPIC for _, _, _, source, *_ in entries)
-        if kept != "-1" and theirs:
-            log.warning("a topic forgets: a replay will lack what is older", topic=topic, retention_ms=kept)
-        elif kept != "-1":
-            forgetful.append(topic)
-    if forgetful:
-        log.warning("topics were made in passing; they get unlimited retention", topics=forgetful)
-        answers = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, t, RETENTION) for t in forgetful])
-        for code, reason, _, topic in (resource for answer in answers for resource in answer.resources):
-            if code:
-                log.error("a topic forgets, and may not be changed", topic=topic, reason=reason)

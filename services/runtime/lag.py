@@ -12,6 +12,7 @@ from prometheus_client import Gauge
 from services.runtime.config import RuntimeSettings
 from services.runtime.figures import LOOK_SECONDS
 from services.runtime.kafka import group_of
+from services.runtime.kafka_clients import Consumer
 from services.runtime.postgres import UNAVAILABLE, Database
 from services.runtime.stop import Stop
 
@@ -44,7 +45,7 @@ class Lag:
 
     async def _one_life(self, stop: Stop) -> None:
         async with AsyncExitStack() as stack:
-            consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+            consumer = Consumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
             stack.push_async_callback(consumer.stop)  # also of a start that fails halfway
             await consumer.start()
             admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)

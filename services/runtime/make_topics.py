@@ -2,13 +2,67 @@
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
-from aiokafka.admin import AIOKafkaAdminClient
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from contracts import topics
 from services.runtime.config import RuntimeSettings
-from services.runtime.kafka import RETENTION, make_topics
+
+RETENTION = {"retention.ms": "-1", "retention.bytes": "-1"}
+"""The topics are the history that a replay reads."""
+SET_ON_THE_TOPIC = 1
+"""Where a setting comes from, in Kafka's numbers."""
+
+log = structlog.get_logger()
+
+
+async def make_topics(bootstrap: str, *, partitions: int, replication: int) -> None:
+    """Make the topics that are missing: unlimited retention, one partition for the epoch.
+
+    A topic without any setting of its own was made in passing, when a client of an earlier life asked for it, and would
+    forget after a week: it gets our retention. Where somebody gave it settings, it is theirs.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    await admin.start()
+    try:
+        there = set(await admin.list_topics())
+        for topic in (*topics.ALL, topics.EPOCH):
+            if topic in there:
+                continue
+            count = 1 if topic == topics.EPOCH else partitions
+            answer = await admin.create_topics([NewTopic(topic, count, replication, topic_configs=RETENTION)])
+            for _, code, reason in answer.topic_errors:
+                if code == TopicAlreadyExistsError.errno:
+                    log.debug("another service was faster", topic=topic)
+                elif code:
+                    raise for_code(code)(f"topic {topic}: {reason}")
+        await _keep_what_was_made_in_passing(admin, sorted(there.intersection((*topics.ALL, topics.EPOCH))))
+    finally:
+        await admin.close()
+
+
+async def _keep_what_was_made_in_passing(admin: AIOKafkaAdminClient, there: Sequence[str]) -> None:
+    if not there:
+        return
+    answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic) for topic in there])
+    forgetful = []
+    for _, _, _, topic, entries in (resource for answer in answers for resource in answer.resources):
+        kept = {name: value for name, value, *_ in entries}.get("retention.ms", "-1")
+        theirs = any(source == SET_ON_THE_TOPIC for _, _, _, source, *_ in entries)
+        if kept != "-1" and theirs:
+            log.warning("a topic forgets: a replay will lack what is older", topic=topic, retention_ms=kept)
+        elif kept != "-1":
+            forgetful.append(topic)
+    if forgetful:
+        log.warning("topics were made in passing; they get unlimited retention", topics=forgetful)
+        answers = await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, t, RETENTION) for t in forgetful])
+        for code, reason, _, topic in (resource for answer in answers for resource in answer.resources):
+            if code:
+                log.error("a topic forgets, and may not be changed", topic=topic, reason=reason)
 
 
 async def not_kept(bootstrap: str) -> list[str]:

@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from contracts import topics
 from contracts.envelope import Record
-from services.runtime.kafka import make_topics
+from services.runtime.make_topics import make_topics
 
 
 async def found(bootstrap: str, *, partitions: int = 3) -> UUID:

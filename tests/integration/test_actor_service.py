@@ -10,10 +10,11 @@ import httpx
 from aiokafka import AIOKafkaProducer
 
 from contracts.envelope import Record
-from services.runtime.kafka import make_topics
+from services.runtime.make_topics import make_topics
 from tests.conftest import MigratedDatabase
-from tests.fakes.acting import PROCESSES, bench
+from tests.fakes.acting import PROCESSES, Bench, bench
 from tests.stacks import Broker
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_SECONDS_MAX = 60
@@ -43,8 +44,7 @@ async def test_a_proposal_on_the_topics_becomes_a_decision_and_sigterm_ends_it_i
         try:
             async with asyncio.timeout(WAIT_SECONDS_MAX):
                 # the connector `none` knows no such object: the effect is attempted and ends as gone
-                while "superseded" not in (await actor.states()).values():
-                    await asyncio.sleep(0.1)
+                await until(lambda: ended_as_gone(actor))
                 async with httpx.AsyncClient() as client:
                     health = await client.get(f"http://127.0.0.1:{free_port}/healthz")
             run.send_signal(signal.SIGTERM)
@@ -68,3 +68,7 @@ async def publish(broker: str, records: list[Record]) -> None:
             await producer.send_and_wait(record.topic, record.body, key=record.key.encode(), headers=headers)
     finally:
         await producer.stop()
+
+
+async def ended_as_gone(actor: Bench) -> bool:
+    return "superseded" in (await actor.states()).values()

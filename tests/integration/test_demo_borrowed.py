@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from contracts import topics
 from nightshift.demo.borrowed import BorrowedError, settings
-from services.runtime.kafka import make_topics
+from services.runtime.make_topics import make_topics
 from tests.conftest import MigratedDatabase
 from tests.stacks import Broker, Stack
 

@@ -6,7 +6,7 @@ from aiokafka import AIOKafkaProducer
 
 from contracts.topics import CONTROL
 from nightshift.demo.privacy import search
-from services.runtime.kafka import make_topics
+from services.runtime.make_topics import make_topics
 from tests.conftest import MigratedDatabase
 
 SAID = {"support:zendesk:1": "Où est ma commande, je l'attends depuis lundi"}

@@ -14,10 +14,12 @@ import asyncpg
 import orjson
 
 from nightshift.embedded.child import free_port as a_free_port
+from services.ingest.outbound.postgres import _is_lost
 from services.runtime.migrate import migrate
 from tests.conftest import MigratedDatabase, server_folder
 from tests.integration.ingest_app import SECRET, ZENDESK, comment, intake, zendesk_headers
 from tests.stacks import Postgres, Stack
+from tests.waiting import until
 
 ROLE = "nightshift_ingest"
 
@@ -72,7 +74,7 @@ async def test_a_connection_that_was_lost_while_idle_is_replaced_and_nobody_is_r
         admin = await asyncpg.connect(migrated.admin_url)
         await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", ROLE)
         await admin.close()
-        await asyncio.sleep(0.3)  # the loop has seen it close
+        await until(lambda: all(_is_lost(kept) for kept in running.store._kept.values()))
 
         answer = await running.zendesk(comment("e2"), "i2")
 
@@ -140,8 +142,7 @@ async def _answered_while_stopping(
     await holder.execute("BEGIN; LOCK TABLE ingest.seen IN ACCESS EXCLUSIVE MODE")
     with connected(port) as connection:
         answer = asyncio.get_running_loop().run_in_executor(None, post, connection, comment("held"), "held")
-        while not await watch.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-            await asyncio.sleep(0.01)
+        await until(lambda: watch.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
         process.send_signal(signal.SIGTERM)
         await holder.execute("ROLLBACK")
         await holder.close()

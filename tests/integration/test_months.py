@@ -335,10 +335,12 @@ async def test_reads_of_one_case_and_one_claim_look_into_indexes_only(
 
 async def read_whole_by_a_claim(database: Database) -> list[str]:
     """The tables that the statements of `claim_tasks` read from end to end."""
+    obeys_switch = False
     async with database.transaction() as connection:
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        await connection.fetch(tasks._CLAIM, *("p", "decide", 10, timedelta(seconds=1), False))
+        claimed = await connection.fetch(tasks._CLAIM, "p", "decide", 10, timedelta(seconds=1), obeys_switch)
         rows = await connection.fetch(READ_WHOLE)
+    assert len(claimed) == ROWS_OF_A_MONTH // 500
     return [row["relname"] for row in rows]
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -13,15 +13,9 @@ from services.reporter.outbound.event_log import digest
 from services.runtime.postgres import connect
 from tests.conftest import MigratedDatabase
 from tests.stacks import Broker
+from tests.waiting import PATIENCE_SECONDS, until
 
 TOKEN = "a-token-of-some-length"
-PATIENCE_SECONDS = 40
-
-
-async def until(true: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await true():
-            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager

@@ -8,13 +8,15 @@ from contracts import topics
 from services.runtime import lag, outbox
 from services.runtime.figures import Figures
 from services.runtime.inbox import Inbox
-from services.runtime.kafka import Link, Producer
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import Producer
 from services.runtime.postgres import Database
 from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
 from tests.fakes.events import event
 from tests.integration.runtime.test_kafka import settings_of
 from tests.stacks import Broker
+from tests.waiting import until
 
 
 def figure(name: str, **labels: str) -> float | None:
@@ -63,11 +65,10 @@ async def test_what_a_group_has_not_committed_is_its_lag(
             producer=producer,
             relays=[relay],
         )
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             for part in (link, relay, lag.Lag(settings, "actor", database, [topics.CONTROL])):
                 group.create_task(part.run(stop))
-            while not told(figure("consumer_lag_records", service="actor", topic=topics.CONTROL) or 0):
-                await asyncio.sleep(0.05)
+            await until(lambda: told(figure("consumer_lag_records", service="actor", topic=topics.CONTROL) or 0))
             stop.set()
 
     await live([], lambda behind: behind > 0)

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,7 +18,9 @@ from contracts.events.control import ProcessPaused
 from services.runtime import outbox
 from services.runtime.config import RuntimeSettings
 from services.runtime.inbox import Inbox
-from services.runtime.kafka import Link, Producer, make_topics
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import Consumer, Producer
+from services.runtime.make_topics import make_topics
 from services.runtime.postgres import Connection, Database
 from services.runtime.relay import Relay
 from services.runtime.stop import Stop, Wake
@@ -71,9 +74,8 @@ async def test_a_broker_that_comes_back_gets_what_it_lacks_and_consumers_ignore_
             await say("while it is away")
             broker.start_empty() if forgets else broker.start()
             await until(lambda: named("while it is away") in handled)
-            async with database.connection() as connection, asyncio.timeout(PATIENCE_SECONDS):
-                while await connection.fetchval("SELECT count(*) FROM outbox WHERE published_at IS NULL"):
-                    await asyncio.sleep(0.01)
+            async with database.connection() as connection:
+                await until(lambda: connection.fetchval("SELECT bool_and(published_at IS NOT NULL) FROM outbox"))
             stop.set()
 
     assert handled == [named("before"), named("while it is away")], "published twice, handled once"
@@ -109,6 +111,20 @@ async def test_a_producer_leaves_in_time_while_the_broker_is_away(stack: Stack, 
             async with asyncio.timeout(5):
                 await producer.detach()
                 assert await waiting
+
+
+async def test_a_consumer_ends_alone_also_while_the_broker_is_away(stack: Stack, tmp_path: Path) -> None:
+    with stack.broker(tmp_path) as broker:
+        await make(broker, NewTopic("away", 1, 1))
+        consumer = Consumer("away", bootstrap_servers=broker.bootstrap, retry_backoff_ms=1000 * PATIENCE_SECONDS)
+        await consumer.start()
+        await until(lambda: bool(consumer._fetcher._pending_tasks))
+        broker.kill()
+        await until(lambda: any("sleep" in waits_in(task) for task in consumer._fetcher._pending_tasks))
+
+        await consumer.stop()
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing of it goes on, and we do"
 
 
 async def test_a_topic_that_was_made_in_passing_gets_unlimited_retention(stack: Stack, tmp_path: Path) -> None:
@@ -168,6 +184,16 @@ async def attached(broker: Broker) -> AsyncIterator[Producer]:
         yield producer
     finally:
         await producer.detach()
+
+
+def waits_in(task: "asyncio.Task[object]") -> list[str]:
+    """The functions that a task waits in, the outermost first."""
+    names: list[str] = []
+    step: Any = task.get_coro()
+    while (frame := getattr(step, "cr_frame", None)) is not None:
+        names.append(frame.f_code.co_name)
+        step = getattr(step, "cr_await", None)
+    return names
 
 
 def is_cut_off(producer: Producer) -> bool:

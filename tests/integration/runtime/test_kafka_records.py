@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
 
 from contracts import topics
 from contracts.envelope import Record
 from nightshift.embedded.broker import EmbeddedBroker
 from services.runtime.config import RuntimeSettings
-from services.runtime.kafka import Link, Producer
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import Consumer, Producer
 from services.runtime.postgres import Database
 from services.runtime.stop import Stop
 from tests.waiting import until
@@ -49,29 +50,30 @@ async def test_a_record_with_headers_that_nobody_can_read_takes_no_other_with_it
     assert [record.headers for record in taken] == [{}, {"a": "\ufffd"}, {"a": ""}, {}]
 
 
+@pytest.mark.parametrize("fails", [1, 3], ids=["the watch", "a topic's, beside two that run"])
 async def test_consumers_of_a_start_that_failed_halfway_are_stopped(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
 ) -> None:
-    starts: list[AIOKafkaConsumer] = []
-    running: set[AIOKafkaConsumer] = set()
-    start, end = AIOKafkaConsumer.start, AIOKafkaConsumer.stop
+    starts: list[Consumer] = []
+    running: set[Consumer] = set()
+    start, end = Consumer.start, Consumer.stop
 
-    async def start_or_fail(consumer: AIOKafkaConsumer) -> None:
+    async def start_or_fail(consumer: Consumer) -> None:
         starts.append(consumer)
-        if len(starts) == 3:  # the watch and the first topic's are there
+        running.add(consumer)
+        if len(starts) == fails:
             raise KafkaConnectionError("the broker went away")
         await start(consumer)
-        running.add(consumer)
 
-    async def stop_and_tell(consumer: AIOKafkaConsumer) -> None:
+    async def stop_and_tell(consumer: Consumer) -> None:
         running.discard(consumer)
         await end(consumer)
 
     async def take(records: Sequence[Record]) -> None:
         del records
 
-    monkeypatch.setattr(AIOKafkaConsumer, "start", start_or_fail)
-    monkeypatch.setattr(AIOKafkaConsumer, "stop", stop_and_tell)
+    monkeypatch.setattr(Consumer, "start", start_or_fail)
+    monkeypatch.setattr(Consumer, "stop", stop_and_tell)
     stop = Stop()
     with EmbeddedBroker(tmp_path) as broker:
         link = Link(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from contracts.failures import LaterError, PermanentError
 from services.runtime import tasks
@@ -245,6 +245,7 @@ steps = st.lists(
 @pytest.mark.usefixtures("running")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=steps)
+@example(script=[("want", "c", 1), ("claim", 1), ("leases expire",), ("claim", 1), ("commit", 1)])
 async def test_any_interleaving_gives_each_result_once_and_none_for_an_older_basis_after_a_newer(
     database: Database, script: list[tuple[object, ...]]
 ) -> None:

@@ -17,6 +17,7 @@ from services.ingest.inbound.quick import QuickProtocol, whole_request
 from services.ingest.ports import IntakeUnavailableError, Told
 from services.runtime.health import HealthApp
 from tests.integration.ingest_app import NOW, SECRET, TRACE, change, door, hmac_headers, outside
+from tests.waiting import until
 
 SIGNED = "/webhooks/support/signed"
 OPEN = "/webhooks/support/open"
@@ -251,8 +252,7 @@ async def test_a_sender_that_left_is_not_answered_and_hurts_nobody() -> None:
         writer.write(request(OPEN, change("c1")))
         tell = await serves.intake.one()
         writer.transport.abort()
-        while serves.server.server_state.connections:
-            await asyncio.sleep(0.001)
+        await until(lambda: not serves.server.server_state.connections)
 
         tell("accepted")
 
