@@ -40,6 +40,23 @@ async def test_patience_that_is_asked_for_is_given_and_counts_no_try(actor: Benc
     assert await actor.states() == {"reply 1.1": "acknowledged"}
 
 
+async def test_a_lost_call_after_much_patience_is_sent_again_at_once(actor: Bench) -> None:
+    await actor.ask()
+    for _ in range(12):  # a night in which the other side asked for patience
+        actor.outside.faults.append(raises(LaterError("unavailable", "503", seconds=1)))
+        await actor.send()
+        actor.time += 60
+        await actor.hurry()
+    actor.outside.faults.append(call_lost)
+    await actor.send()
+    actor.time += 60  # the breaker opened
+    await actor.hurry()
+
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "acknowledged"}
+
+
 async def test_an_outage_opens_the_breaker_and_effects_wait_and_none_dies(actor: Bench) -> None:
     for ticket in "123456":
         await actor.ask(ticket)

@@ -43,13 +43,13 @@ _REFUSED = """
 UPDATE effects SET state = 'unknown', code = $2, token = token + 1, conflicted = $3, available_at = clock_timestamp()
 WHERE effect_key = $1
 """
-_CONFLICT = "UPDATE effects SET stamp = NULL, needs_refresh = true WHERE effect_key = $1"
+_CONFLICT = "UPDATE effects SET stamp = NULL, needs_refresh = true, looks = 0 WHERE effect_key = $1"
 _UNCOUNTED = """
-UPDATE effects SET stamp = CASE WHEN stamp_reused THEN stamp END, tries = tries - 1 WHERE effect_key = $1
+UPDATE effects SET stamp = CASE WHEN stamp_reused THEN stamp END, tries = tries - 1, looks = 0 WHERE effect_key = $1
 """
 _NOT_THERE = """
 UPDATE effects SET stamp = CASE WHEN conflicted THEN NULL ELSE stamp END, needs_refresh = conflicted,
-       stamp_reused = NOT conflicted, tries = tries - 1
+       stamp_reused = NOT conflicted, tries = tries - 1, looks = looks + 1
 WHERE effect_key = $1
 """
 _REFRESHED = """
@@ -134,7 +134,8 @@ async def read_back(connection: Connection, claim: Claim, process: Process, writ
     """An unknown attempt was looked for and not found (found ones end in effect_observed): it is sent again.
 
     Under the same stamp, so that a first call landing late makes one of the two fail; a fresh stamp only after a 409,
-    for then no earlier attempt can land any more.
+    for then no earlier attempt can land any more. The wait grows with the looks in vain since the last answer of the
+    other side, not with all attempts: patience that it asked for earlier says nothing about this one.
     """
     row = await connection.fetchrow(_OURS, claim.key, claim.row["token"])
     if row is None or any(w.effect_key == claim.key for w in written):
@@ -142,7 +143,7 @@ async def read_back(connection: Connection, claim: Claim, process: Process, writ
     if _waited_out(process, claim, row):
         await die(connection, process, row, claim.stored, "unknown_outcome", "sent several times and never found")
         return
-    wait = backoff_seconds(row["attempt"], chance=jitter()) if row["attempt"] > 1 else 0.0
+    wait = backoff_seconds(row["looks"] + 1, chance=jitter()) if row["looks"] else 0.0
     await connection.execute(_NOT_THERE, claim.key)
     await put_back(connection, row, code="not_found", seconds=wait)
 
