@@ -22,7 +22,7 @@ test-real: install ## the same integration and e2e tests on Apache Kafka and Pos
 test-compose: install ## docker-compose.yml on a container engine: a night, every query of the dashboards, down and up again
 	@$(BIN)/python -m pytest -s -q tests/real/test_compose.py $(ARGS)
 
-test-k8s: install ## deploy/k8s on the cluster of NIGHTSHIFT_TEST_KUBECONFIG, which may be thrown away; skipped where there is none
+test-k8s: install ## deploy/k8s built by kubectl, and applied to the cluster of NIGHTSHIFT_TEST_KUBECONFIG, which may be thrown away
 	@$(BIN)/python -m pytest -q tests/real/test_kubernetes.py $(ARGS)
 
 chaos: install ## a night of a thousand tickets, its services killed on the way

@@ -54,9 +54,26 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A port of 127.0.0.1 that nobody listens on, and that nobody else is given while this process runs.
+
+    Until its listener has started others look for one as well. Beyond Linux these may be given the same.
+    """
     random = SystemRandom()
     while True:
         port = random.choice(_PORTS)
-        if is_free(port):
+        if is_free(port) and _is_ours(port):
             return port
+
+
+def _is_ours(port: int) -> bool:
+    """Whether nobody was given it before. The kernel has each such name once, and forgets it with its process."""
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0nightshift-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    name.detach()  # open until this process ends
+    return True

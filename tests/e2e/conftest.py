@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from nightshift.embedded.child import bound
 from nightshift.supervisor import PROJECT
 from services.runtime.postgres import Connection
+from tests import readme
 from tests.conftest import server_folder
 from tests.stacks import ContainerBroker, Postgres, Real, Stack, run_sql
 
@@ -55,6 +57,13 @@ def nightshift_alone(*words: str, state: Path | None = None) -> subprocess.Compl
         text=True,
         check=False,
         timeout=SUMMARY_SECONDS_MAX,
+    )
+
+
+def typed(line: str, state: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Type a line into a shell whose state folder this is, and wait for its end."""
+    return readme.typed(
+        line, {**environment(state), "NIGHTSHIFT_STATE": str(state), **settings}, seconds_max=SUMMARY_SECONDS_MAX
     )
 
 
@@ -118,11 +127,18 @@ class RunningDemo:
 @contextmanager
 def demo_in(state: Path, *words: str, until: str = STAYS) -> Iterator[RunningDemo]:
     """A demo that has said `until`, for the length of the block; ended when it did not end itself."""
-    command = [sys.executable, "-m", "nightshift", "demo", *words, "--state", str(state)]
+    command = [sys.executable, "-m", "nightshift", "demo", *words]
+    with started(shlex.join(command), state, until=until) as (process, said):
+        yield RunningDemo(state, said, process)
+
+
+@contextmanager
+def started(line: str, state: Path, *, until: str, **settings: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Type a line into a shell and wait until it says that; gives what it said up to there. It ends with the block."""
     with subprocess.Popen(
-        bound(command, dies_by=signal.SIGINT),  # also when the tests themselves are killed
+        bound(["/bin/sh", "-c", f"exec {line}"], dies_by=signal.SIGINT),  # also when the tests themselves are killed
         cwd=PROJECT,
-        env=environment(state) | {"PYTHONUNBUFFERED": "1"},
+        env={**environment(state), "PYTHONUNBUFFERED": "1", "NIGHTSHIFT_STATE": str(state), **settings},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -132,12 +148,12 @@ def demo_in(state: Path, *words: str, until: str = STAYS) -> Iterator[RunningDem
         try:
             said = []
             assert process.stdout is not None
-            for line in process.stdout:
-                said.append(line)
-                if until in line:
+            for told in process.stdout:
+                said.append(told)
+                if until in told:
                     break
             assert until in said[-1], "".join(said)
-            yield RunningDemo(state, "".join(said), process)
+            yield process, "".join(said)
         finally:
             if process.poll() is None:
                 process.terminate()

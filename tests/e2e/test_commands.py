@@ -11,8 +11,9 @@ from nightshift import MendableError, trial
 from nightshift.reach import process_named
 from nightshift.world.deliveries import signature
 from services.runtime.postgres import Connection
-from tests.e2e.conftest import RunningDemo, nightshift, nightshift_alone
+from tests.e2e.conftest import RunningDemo, nightshift, nightshift_alone, typed
 from tests.e2e.waiting import until
+from tests.readme import from_readme
 
 _RESOLVED = """
 SELECT 1 FROM reporter.event_log WHERE type = 'approval.resolved.v1'
@@ -46,6 +47,41 @@ def test_a_sealed_case_shows_no_word_of_anybody(night: RunningDemo) -> None:
 
     assert told["lines"]
     assert not any(line["texts"] for line in told["lines"])
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (from_readme("nightshift status"), "runs today"),
+        (from_readme("nightshift case 42"), "support:zendesk:42"),
+        (from_readme("nightshift dead-letters"), "dead letter"),
+        (from_readme("nightshift doctor"), "every migration is applied"),
+    ],
+)
+def test_at_2_a_m_one_looks_with_short_words(night: RunningDemo, command: str, says: str) -> None:
+    looked = typed(command, night.state)
+
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    assert says in looked.stdout
+
+
+async def test_at_2_a_m_a_command_or_one_sql_statement_stops_it_and_it_goes_on_when_told(
+    night: RunningDemo, operator: Connection
+) -> None:
+    switch = "SELECT paused, reason FROM control.switches WHERE process = 'support'"
+
+    assert typed(from_readme('nightshift pause support --reason "refunds look wrong"'), night.state).returncode == 0
+    assert tuple(await operator.fetchrow(switch) or ()) == (True, "refunds look wrong")
+
+    assert typed(from_readme("nightshift resume support"), night.state).returncode == 0
+    assert tuple(await operator.fetchrow(switch) or ()) == (False, "")
+
+    await operator.execute(
+        from_readme("UPDATE control.switches SET paused = true, reason = '…' WHERE process = 'support';")
+    )
+    assert tuple(await operator.fetchrow(switch) or ()) == (True, "…")
+
+    assert typed("nightshift resume support", night.state).returncode == 0
 
 
 def test_a_case_that_is_not_there_is_one_line_with_the_mend(night: RunningDemo) -> None:
@@ -87,9 +123,9 @@ async def test_a_dead_letter_is_listed_and_tried_again_when_ordered(night: Runni
     await until(operator, listed, letter_id)
     assert letter_id in {row["dead_letter_id"] for row in night.answer("dead-letters")}
 
-    ordered = night.answer("redrive", letter_id)
+    ordered = typed(from_readme("nightshift redrive ID").replace("ID", letter_id[:8]), night.state)
 
-    assert ordered["service"] == "ingest"
+    assert "of ingest will be tried again" in ordered.stdout, ordered.stderr
     again = "SELECT 1 FROM ingest.dead_letters WHERE dead_letter_id::text = $1 AND attempts > $2"
     await until(operator, again, letter_id, letter["attempts"])
 
@@ -110,6 +146,13 @@ def test_try_needs_nothing_that_runs_and_says_which_facts_it_could_not_read() ->
     assert not any(fact["ok"] for fact in answer["facts"].values())
     assert answer["proposal"]["intent"] == "track_order"
     assert answer["cost_usd"] == "0"
+
+
+def test_try_tells_a_person_facts_proposal_decision_with_its_reasons_and_cost(tmp_path: Path) -> None:
+    tried = typed(from_readme('.venv/bin/nightshift try support "Where is my order?"'), tmp_path)
+
+    assert tried.returncode == 0, tried.stderr
+    assert all(word in tried.stdout.lower() for word in ("facts", "proposal", "decision", "hold", "cost")), tried.stdout
 
 
 def test_try_names_the_processes_there_are() -> None:

@@ -1,14 +1,29 @@
+import os
 import re
+import signal
 import subprocess
 import time
 
 import httpx
+import pytest
 
 from nightshift.demo.ours import switch
 from services.runtime.postgres import Connection
 from tests.conftest import server_folder
-from tests.e2e.conftest import END_SECONDS_MAX, NewState, RunningDemo, alive, demo_in, family_of, nightshift
+from tests.e2e.conftest import (
+    END_SECONDS_MAX,
+    STAYS,
+    NewState,
+    RunningDemo,
+    alive,
+    demo_in,
+    family_of,
+    nightshift,
+    started,
+)
 from tests.e2e.waiting import until
+from tests.readme import from_readme
+from tests.stacks import Real, Stack
 
 TICKETS = 6
 PAUSED_SECONDS = 2.5
@@ -78,6 +93,21 @@ def test_a_night_that_is_to_end_ends_by_itself_and_the_next_one_goes_on_from_it(
 
     assert night.answer("case", "3")["row"]["opened_at"] < night.answer("case", "4")["row"]["opened_at"]
     assert sum(night.answer("status")["cases"].values()) >= 43
+
+
+def test_make_plays_it_and_after_ctrl_c_leaves_nothing(stack: Stack) -> None:
+    if isinstance(stack, Real):
+        pytest.skip("about make and the embedded stack")
+    with server_folder() as folder:
+        state = folder / "state"
+        with started(f'{from_readme("make demo")} ARGS="--tickets 3"', state, until=STAYS) as (process, told):
+            family = family_of(process.pid)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            process.wait(END_SECONDS_MAX)
+
+        assert "17 of 17 promises held" in told
+        assert len(family) > 6  # make besides
+        assert alive(family) == []
 
 
 def test_ctrl_c_in_the_middle_of_a_night_leaves_nothing_within_ten_seconds(new_state: NewState) -> None:

@@ -1,11 +1,15 @@
 """The night of the demo, run again while it stays up: the same reporter, the same decisions, and nobody hears of it."""
 
+from datetime import UTC, datetime, timedelta
+
 import httpx
 import orjson
 
 from services.runtime.postgres import Connection
-from tests.e2e.conftest import RunningDemo, nightshift
+from tests.e2e.conftest import RunningDemo, typed
+from tests.readme import from_readme
 
+DAY = timedelta(days=1)
 _DONE = """
 SELECT (SELECT count(*) FROM actor.effects) AS effects, (SELECT count(*) FROM actor.outbox) AS told,
        (SELECT count(*) FROM classifier.outbox) AS proposed
@@ -15,8 +19,9 @@ SELECT (SELECT count(*) FROM actor.effects) AS effects, (SELECT count(*) FROM ac
 async def test_the_reporter_made_of_the_topics_is_the_live_one_and_takes_its_place(
     night: RunningDemo, operator: Connection
 ) -> None:
-    compared = nightshift(night.state, "replay", "topics", "--json")
-    switched = nightshift(night.state, "replay", "topics", "--switch")
+    again = from_readme("nightshift replay topics")
+    compared = typed(f"{again} {from_readme('--json')}", night.state)
+    switched = typed(f"{again} {from_readme('--switch')}", night.state)
 
     assert compared.returncode == 0, compared.stdout + compared.stderr
     assert orjson.loads(compared.stdout)["differing"] == {}
@@ -36,8 +41,11 @@ async def test_every_decision_of_the_night_comes_out_the_same_and_a_model_may_be
 ) -> None:
     before = await operator.fetchrow(_DONE)
 
-    by_rules = nightshift(night.state, "replay", "decisions", "--process", "support", "--json")
-    by_model = nightshift(night.state, "replay", "decisions", "--repropose", "nearest", "--json")
+    today = datetime.now(UTC).date()
+    november = from_readme("nightshift replay decisions --since 2026-11-01 --until 2026-12-01 --process support")
+    again = november.replace("2026-11-01", str(today - DAY)).replace("2026-12-01", str(today + DAY))
+    by_rules = typed(f"{again} --json", night.state)
+    by_model = typed(f"{again} {from_readme('--repropose nearest')} --json", night.state)
 
     assert by_rules.returncode == 0, by_rules.stdout + by_rules.stderr
     told = orjson.loads(by_rules.stdout)

@@ -6,6 +6,7 @@ The tests follow one another on one stack. Secrets, ports, volumes and names are
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,13 @@ from nightshift.demo.privacy import piece_of
 from nightshift.embedded.child import free_port
 from nightshift.supervisor import PROJECT
 from services.runtime.migrate import SERVICES
+from tests.readme import from_readme, typed
 
 NAME = "nightshift-test"
-SCRAPES_SECONDS = 75
-"""Long enough for five scrapes and their rules: a rate needs two."""
+OURS = f"com.docker.compose.project={NAME}"
+COMMAND_SECONDS_MAX = 1200
+SCRAPES_SECONDS_MAX = 75
+"""Five scrapes and their rules: a rate needs two."""
 EMPTY = {
     "nightshift_dead_letters_raised_total": "no work failed for good this night",
     'outcome=~"invalid|refused"': "the offline model's answers fit their schema",
@@ -57,26 +61,23 @@ class Compose:
 
     environment: dict[str, str]
 
-    def __call__(self, *arguments: str, fine: bool = True, seconds: float = 600) -> str:
-        """Run `docker compose …`; gives what it printed. Fails the test where it does."""
-        command = ["docker", "compose", *arguments]
-        done = subprocess.run(
-            command, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False
-        )
-        assert not fine or done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    def __call__(self, line: str, *, fine: bool = True) -> str:
+        """Type a line; gives what it printed. Fails the test where it does."""
+        began = time.monotonic()
+        done = typed(line, self.environment, seconds_max=COMMAND_SECONDS_MAX)
+        if (seconds := time.monotonic() - began) > 1:
+            print(f"{seconds:4.0f} s  {line}")  # noqa: T201  # shown by -s
+        assert not fine or done.returncode == 0, f"{line}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
         return done.stdout
 
-    def sql(self, query: str) -> str:
-        return self("exec", "-T", "postgres", "psql", "-U", "nightshift", "-Atqc", query).strip()
+    def sql(self, statement: str) -> str:
+        asked = shlex.join([*from_readme("psql").split(), "-U", "nightshift", "-Atqc", statement])
+        return self(f"docker compose exec -T postgres {asked}").strip()
 
     def containers(self) -> list[dict[str, Any]]:
-        ids = self("--profile", "demo", "--profile", "monitoring", "ps", "--all", "--quiet").split()
-        found: list[dict[str, Any]] = json.loads(subprocess.check_output(["docker", "inspect", *ids]))
+        ids = self(f"docker ps --all --quiet --filter label={OURS}").split()
+        found: list[dict[str, Any]] = json.loads(self(f"docker inspect {' '.join(ids)}")) if ids else []
         return found
-
-    def night(self, *options: str) -> str:
-        """Play one; gives the summary."""
-        return self("--profile", "demo", "run", "--rm", "-T", "demo", "demo", "--elsewhere", "--exit", *options)
 
     def port(self, name: str) -> int:
         return int(self.environment[f"NIGHTSHIFT_{name}_PORT"])
@@ -84,17 +85,17 @@ class Compose:
 
 @pytest.fixture(scope="module")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
-    secrets = tmp_path_factory.mktemp("secrets")
-    subprocess.run([PROJECT / "scripts/secrets", secrets], check=True)
+    secrets = str(tmp_path_factory.mktemp("compose") / "secrets")
     ports = {f"NIGHTSHIFT_{name}_PORT": str(free_port()) for name in ("INTAKE", "CONSOLE", "WORLD", "PROMETHEUS")}
-    compose = Compose({**os.environ, "COMPOSE_PROJECT_NAME": NAME, "NIGHTSHIFT_SECRETS": str(secrets), **ports})
+    compose = Compose({**os.environ, "COMPOSE_PROJECT_NAME": NAME, "NIGHTSHIFT_SECRETS": secrets, **ports})
     try:
-        _timed("build", compose, "--profile", "demo", "build", seconds=1200)
-        _timed("up --wait", compose, "up", "--wait")
-        compose("--profile", "monitoring", "up", "--wait", "prometheus")  # Grafana's image cannot be had everywhere
+        compose(from_readme("scripts/secrets"))
+        compose("docker compose --profile demo build")  # images of an older tree may be there
+        compose(from_readme("docker compose up --wait"))
+        compose(from_readme("docker compose --profile monitoring up --wait prometheus"))
         yield compose
     finally:
-        compose("--profile", "demo", "--profile", "monitoring", "down", "--volumes", "--timeout", "10", fine=False)
+        compose("docker compose --profile '*' down --volumes --timeout 10", fine=False)
 
 
 def test_a_container_may_do_no_more_than_it_needs(compose: Compose) -> None:
@@ -134,26 +135,29 @@ def test_an_image_holds_its_own_service_alone(service: str, lacks: set[str]) -> 
 
 
 def test_a_night_keeps_every_promise_and_leaves_no_customers_words_in_a_log(compose: Compose) -> None:
-    summary = compose.night()
+    summary = compose(from_readme("docker compose --profile demo run --rm demo"))
 
-    print(summary)  # noqa: T201  # shown by -s
+    print(summary)  # noqa: T201  # as above
     assert re.search(r"(\d+) of \1 promises held", summary)
     token = (Path(compose.environment["NIGHTSHIFT_SECRETS"]) / "zendesk_token").read_text()
     with httpx.Client(base_url=f"http://127.0.0.1:{compose.port('WORLD')}", auth=(f"{EMAIL}/token", token)) as world:
         tickets = [world.get(f"/api/v2/tickets/{number}.json") for number in range(1, 40)]
     pieces = [piece for one in tickets if one.is_success and (piece := piece_of(one.json()["ticket"]["description"]))]
-    logs = compose("logs", "--no-color", *SERVICES, "migrate", "kafka", "postgres")
+    logs = compose(f"docker compose logs --no-color {' '.join(SERVICES)} migrate kafka postgres")
     assert len(pieces) > 10
     assert "ready" in logs
     assert [piece for piece in pieces if piece in logs] == []
 
 
 def test_every_query_of_dashboards_and_alerts_answers(compose: Compose) -> None:
-    time.sleep(SCRAPES_SECONDS)  # real time is what a rate is made of
+    give_up = time.monotonic() + SCRAPES_SECONDS_MAX
 
     with httpx.Client(base_url=f"http://127.0.0.1:{compose.port('PROMETHEUS')}", timeout=30) as prometheus:
-        health = {one["name"]: one["lastError"] for one in _rules(prometheus)}
         silent = [query for query in _queries() if not _answer(prometheus, query)]
+        while (waiting := [q for q in silent if not any(part in q for part in EMPTY)]) and time.monotonic() < give_up:
+            time.sleep(1)
+            silent = [query for query in waiting if not _answer(prometheus, query)]
+        health = {one["name"]: one["lastError"] for one in _rules(prometheus)}
         targets = prometheus.get("/api/v1/targets").json()["data"]["activeTargets"]
         exemplars = prometheus.get(
             "/api/v1/query_exemplars",
@@ -168,7 +172,7 @@ def test_every_query_of_dashboards_and_alerts_answers(compose: Compose) -> None:
         f"nightshift-{name}" for name in SERVICES
     }
     assert set(health.values()) == {""}
-    assert [query for query in silent if not any(part in query for part in EMPTY)] == []
+    assert waiting == []
     assert re.fullmatch(r"[0-9a-f]{32}", exemplars[0]["exemplars"][0]["labels"]["trace_id"])
 
 
@@ -183,25 +187,57 @@ def test_alerts_and_rules_do_what_their_tests_say() -> None:
 def test_nothing_is_lost_when_it_is_taken_down_and_brought_up_again(compose: Compose) -> None:
     before = _books(compose)
 
-    compose("--profile", "demo", "--profile", "monitoring", "down")
-    _timed("up --wait, again", compose, "up", "--wait")
+    compose(from_readme("docker compose --profile '*' down"))
+    assert compose.containers() == []
+    compose(from_readme("docker compose up --wait"))
 
     assert _books(compose) == before
-    summary = compose.night("--tickets", "30")
+    summary = compose("docker compose --profile demo run --rm demo demo --elsewhere --exit --tickets 30")
     assert re.search(r"(\d+) of \1 promises held", summary), summary
 
 
 def test_the_command_line_reads_the_same_stack(compose: Compose) -> None:
-    said = json.loads(compose("run", "--rm", "-T", "nightshift", "status", "--json"))
+    status = json.loads(compose(f"{from_readme('docker compose run --rm nightshift status')} --json"))
 
-    assert said["runs_today"] > 0
-    assert [switch["paused"] for switch in said["switches"]] == [False]
+    assert status["runs_today"] > 0
+    assert [switch["paused"] for switch in status["switches"]] == [False]
 
 
-def _timed(what: str, compose: Compose, *arguments: str, seconds: float = 600) -> None:
-    began = time.monotonic()
-    compose(*arguments, seconds=seconds)
-    print(f"{what}: {time.monotonic() - began:.0f} s")  # noqa: T201  # as above
+def test_an_old_month_is_detached_kept_elsewhere_and_dropped(compose: Compose) -> None:
+    months = "SELECT part::text FROM control.months WHERE whole = 'ingest.deliveries'::regclass"
+    month = max(name for name in compose.sql(months).split() if re.search(r"_\d{4}_\d\d$", name))
+    detach = from_readme(
+        "SET lock_timeout = '2s'; ALTER TABLE ingest.deliveries DETACH PARTITION ingest.deliveries_2027_01;"
+    )
+
+    compose.sql(detach.replace("ingest.deliveries_2027_01", month))
+
+    dumped = compose(f"docker compose exec -T postgres {from_readme('pg_dump -t')} {month} -U nightshift")
+    compose.sql(f"DROP TABLE {month}")
+    assert f"CREATE TABLE {month} (" in dumped
+
+
+def test_on_new_volumes_with_settings_of_ones_own_it_is_off_until_it_is_resumed_and_then_it_watches(
+    compose: Compose, tmp_path: Path
+) -> None:
+    demo = (PROJECT / "deploy/compose/demo.env").read_text()
+    settings = tmp_path / "own.env"
+    settings.write_text("".join(re.findall(r"^NIGHTSHIFT_.*\n", demo, re.MULTILINE)[:4]).replace("world", "helpdesk"))
+    own = Compose({**compose.environment, "NIGHTSHIFT_SETTINGS": str(settings)})
+    (Path(own.environment["NIGHTSHIFT_SECRETS"]) / "zendesk_token").write_text("my own")
+
+    own(from_readme("docker compose --profile '*' down --volumes"))
+    assert own(f"docker volume ls --quiet --filter label={OURS}") == ""
+    own(from_readme("docker compose up --wait"))
+    assert own.sql("SELECT count(*) FROM control.switches") == "0"
+
+    own(from_readme("docker compose run --rm nightshift resume support"))
+
+    assert own.sql("SELECT paused FROM control.switches") == "f"
+    modes = json.loads(own("docker compose run --rm nightshift modes support --json"))
+    assert {row["mode"] for row in modes} == {"watch"}
+    own.sql(from_readme("UPDATE control.switches SET paused = true, reason = '…' WHERE process = 'support';"))
+    assert own.sql("SELECT paused FROM control.switches") == "t"
 
 
 def _books(compose: Compose) -> Sequence[str]:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ from services.actor.config import Settings as ActorSettings
 from services.classifier.config import Settings as ClassifierSettings
 from services.ingest.config import Settings as IngestSettings
 from services.reporter.config import ReporterSettings
+from tests.kubernetes import faults
+from tests.readme import from_readme, typed
 
 K8S = PROJECT / "deploy" / "k8s"
 OVERLAYS = ("dev", "production")
 ROLLOUT_SECONDS = 120
+Type = Callable[[str], "subprocess.CompletedProcess[str]"]
+"""Types a line into a shell; fails the test where it fails."""
 KNOWN = {
     f"NIGHTSHIFT_{field.upper()}"
     for settings in (IngestSettings, ClassifierSettings, ActorSettings, ReporterSettings)
@@ -48,18 +52,23 @@ def kubectl() -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(kubectl: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """kubectl against the cluster, the namespace and its Secrets made."""
+def cluster(kubectl: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Type]:
+    """A shell whose kubectl speaks to the cluster, the namespace and its Secrets made."""
     kubeconfig = os.environ.get("NIGHTSHIFT_TEST_KUBECONFIG")
     if not kubeconfig:
         pytest.skip("NIGHTSHIFT_TEST_KUBECONFIG names no cluster that may be thrown away")
-    command = [kubectl, "--kubeconfig", kubeconfig]
-    secrets = tmp_path_factory.mktemp("secrets")
-    run(["bash", str(PROJECT / "scripts" / "secrets"), str(secrets)])
-    run([*command, "apply", "-f", str(K8S / "base" / "namespace.yaml")])
-    run(["bash", str(K8S / "secrets"), str(secrets)], environment={"KUBECONFIG": kubeconfig})
-    yield command
-    run([*command, "delete", "namespace", "nightshift", "--timeout=60s"])
+    secrets = str(tmp_path_factory.mktemp("cluster") / "secrets")
+    environment = {**os.environ, "KUBECONFIG": kubeconfig, "NIGHTSHIFT_SECRETS": secrets}
+
+    def cluster(line: str) -> "subprocess.CompletedProcess[str]":
+        done = typed(line, environment)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+        return done
+
+    cluster(from_readme("kubectl apply -f deploy/k8s/base/namespace.yaml"))
+    cluster(from_readme("scripts/secrets && deploy/k8s/secrets"))
+    yield cluster
+    cluster(f"{kubectl} delete namespace nightshift --timeout=60s")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -102,52 +111,51 @@ def test_the_cluster_knows_the_same_rules_and_alerts_as_prometheus_alone() -> No
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_real_api_server_takes_an_overlay_without_a_warning(cluster: list[str], kubectl: str, overlay: str) -> None:
-    manifest = run([kubectl, "kustomize", str(K8S / "overlays" / overlay)]).stdout
+def test_every_field_of_an_overlay_is_one_that_kubernetes_knows(kubectl: str, overlay: str) -> None:
+    objects = built(kubectl, K8S / "overlays" / overlay)
 
-    answer = run([*cluster, "apply", "--dry-run=server", "--validate=strict", "-f", "-"], told=manifest)
+    assert [fault for one in objects for fault in faults(one)] == []
+
+
+def test_a_misspelled_field_a_wrong_type_and_a_kind_that_nobody_knows_are_found() -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "actor"}}
+
+    assert faults({**service, "spec": {"ports": [{"port": 80, "targetPort": "http"}]}}) == []
+    for wrong in (
+        {**service, "specs": {}},
+        {**service, "spec": {"ports": [{"port": "80"}]}},
+        service | {"kind": "Serv"},
+    ):
+        assert len(faults(wrong)) == 1
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_real_api_server_takes_an_overlay_without_a_warning(cluster: Type, overlay: str) -> None:
+    answer = cluster(f"kubectl apply --dry-run=server --validate=strict -k deploy/k8s/overlays/{overlay}")
 
     assert "Warning" not in answer.stderr
 
 
-def test_the_dev_overlay_rolls_out(cluster: list[str]) -> None:
-    answer = run([*cluster, "apply", "--validate=strict", "-k", str(K8S / "overlays" / "dev")])
+def test_the_dev_overlay_rolls_out(cluster: Type) -> None:
+    answer = cluster(from_readme("kubectl apply -k deploy/k8s/overlays/dev"))
     assert "Warning" not in answer.stderr
 
+    mine, patience = "kubectl -n nightshift", f"--timeout={ROLLOUT_SECONDS}s"
     for name in ("ingest", "classifier", "actor", "reporter"):
-        run([*cluster, "-n", "nightshift", "rollout", "status", f"deployment/{name}", f"--timeout={ROLLOUT_SECONDS}s"])
+        cluster(f"{mine} rollout status deployment/{name} {patience}")
     for name in ("migrate", "topics"):
-        run(
-            [
-                *cluster,
-                "-n",
-                "nightshift",
-                "wait",
-                "--for=condition=complete",
-                f"job/{name}",
-                f"--timeout={ROLLOUT_SECONDS}s",
-            ]
-        )
-    events = run([*cluster, "-n", "nightshift", "get", "events", "-o", "yaml"]).stdout
+        cluster(f"{mine} wait --for=condition=complete job/{name} {patience}")
+    events = cluster(f"{mine} get events -o yaml").stdout
     refused = [e["message"] for e in yaml.safe_load(events)["items"] if re.search("forbidden|violates", e["message"])]
     assert refused == []
 
 
 def built(kubectl: str, folder: Path) -> list[dict[str, Any]]:
-    return [one for one in yaml.safe_load_all(run([kubectl, "kustomize", str(folder)]).stdout) if one]
+    manifest = subprocess.check_output([kubectl, "kustomize", folder], text=True)
+    return [one for one in yaml.safe_load_all(manifest) if one]
 
 
 def containers(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for one in objects:
         pod = one.get("spec", {}).get("template", {}).get("spec", {})
         yield from (*pod.get("containers", []), *pod.get("initContainers", []))
-
-
-def run(
-    command: list[str], *, told: str | None = None, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    answer = subprocess.run(
-        command, input=told, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
-    )
-    assert answer.returncode == 0, f"{' '.join(command)}: {answer.stderr}"
-    return answer
