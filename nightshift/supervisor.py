@@ -50,6 +50,8 @@ class Service:
     environment: Mapping[str, str] = field(repr=False)
     """The whole of it."""
     ready_url: str
+    folder: Path = PROJECT
+    """Where the code lies."""
 
 
 @dataclass
@@ -154,7 +156,7 @@ class Supervisor:
                 stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=PROJECT,
+                cwd=service.folder,
                 env=service.environment,
                 start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
             )

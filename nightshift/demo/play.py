@@ -118,9 +118,9 @@ class Played:
             before = await ours.before(connection)
             await self.world.begin(tickets=self.order.tickets, seconds=self.order.night_seconds)
             pause = await self._watch(connection, say)
-            night = await self._settle(connection, say)
+            night = await self.settle(connection, say)
             say("the books are read", 1.0, await ours.progress(connection))
-            return judge(await self._evidence(connection, night.facts or Script(), before, pause))
+            return judge(await self.evidence(connection, night.facts or Script(), before, pause))
         finally:
             await connection.close()
 
@@ -142,7 +142,7 @@ class Played:
             resumed_at = await ours.switch(connection, PROCESS, paused=False, reason="the demo goes on")
         return None if paused_at is None or resumed_at is None else Pause(paused_at, resumed_at)
 
-    async def _settle(self, connection: Connection, say: Say) -> Night:
+    async def settle(self, connection: Connection, say: Say) -> Night:
         """Until nothing waits on either side and nothing new was said for a while; bounded."""
         deadline = time.monotonic() + self.order.settle_seconds_max
         quiet_since, events = time.monotonic(), -1
@@ -156,7 +156,8 @@ class Played:
             say("morning: what waits is finished", 1.0, await ours.progress(connection))
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _evidence(self, connection: Connection, script: Script, before: Before, pause: Pause | None) -> Evidence:
+    async def evidence(self, connection: Connection, script: Script, before: Before, pause: Pause | None) -> Evidence:
+        """What the promises of the night are judged by, as both sides' books stand now."""
         books, sent = await self.world.books(), await self.world.deliveries()
         rebuilt = await rebuild_projections(self.admin_url, overrides=OVERRIDES)
         policy = _policy()
@@ -230,7 +231,7 @@ async def elsewhere(order: Order) -> AsyncIterator[Played]:
         if not await _is_demo(admin_url):
             raise NotADemoError("the database")
         password = urlsplit(required_setting("NIGHTSHIFT_SHOP_URL")).password
-        await _prepare(admin_url, seed, password and unquote(password))
+        await prepare(admin_url, seed, password and unquote(password))
         yield Played(order=order, world=world, admin_url=admin_url, bootstrap=bootstrap)
     finally:
         await world.close()
@@ -274,7 +275,7 @@ async def demo(order: Order) -> AsyncIterator[Demo]:
         ) as world,
         stack,
     ):
-        await _prepare(stack.admin_url, order.seed)
+        await prepare(stack.admin_url, order.seed)
         yield Demo(
             order=order, world=world, admin_url=stack.admin_url, bootstrap=stack.bootstrap, logs=state, stack=stack
         )
@@ -290,7 +291,7 @@ async def _is_demo(admin_url: str) -> bool:
         await connection.close()
 
 
-async def _prepare(admin_url: str, seed: int, reader_password: str | None = None) -> None:
+async def prepare(admin_url: str, seed: int, reader_password: str | None = None) -> None:
     """Fill the shop, let every action act, turn the process on."""
     await fill(admin_url, POOL, seed, reader_password=reader_password)
     connection = await asyncpg.connect(admin_url, timeout=10)
