@@ -1,5 +1,6 @@
 """Zendesk's API: one ticket read, listed, written and read back."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -7,7 +8,7 @@ from typing import TypeVar
 import httpx
 from pydantic import JsonValue, ValidationError
 
-from connectors.http_failures import failure_of, http_date, sending
+from connectors.http_failures import failure_of, http_date, sending, timeouts
 from connectors.protocol import Acknowledged, Page, PlainChange, Written
 from connectors.zendesk import audits as history, webhooks
 from connectors.zendesk.wire import Audit, Ticket, User, Wire, moment, readable
@@ -201,10 +202,12 @@ class Zendesk:
         params: Mapping[str, str] | None = None,
         json: Mapping[str, JsonValue] | None = None,
     ) -> httpx.Response:
+        limits = timeouts(self._timeout_seconds)
         with sending("Zendesk", method != "GET"):
-            return await self._client.request(
-                method, self._api + path, params=params, json=json, auth=self._auth, timeout=self._timeout_seconds
-            )
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._client.request(
+                    method, self._api + path, params=params, json=json, auth=self._auth, timeout=limits
+                )
 
 
 def _check(response: httpx.Response) -> None:

@@ -34,6 +34,7 @@ PROCESS, DOOR = "support", "zendesk"
 ACTIONS = ("reply", "tag", "set_priority", "route", "refund", "handover", "notice")
 OVERRIDES = """
 support.limits.settle_seconds = 1
+support.doors.zendesk.reads_per_second = 500
 support.destinations.zendesk.requests_per_second = 500
 support.destinations.zendesk.concurrency = 8
 support.destinations.zendesk.breaker_open_seconds = 1

@@ -2,5 +2,5 @@
 
 Consumes `nightshift.cases`, and `nightshift.control` for redrives.
 Publishes `nightshift.proposals` and `nightshift.dead-letters`.
-Owns the schema `classifier`: its own picture of each case, and the work of proposing.
+Owns the schema `classifier`: its own picture of each case, and the work of reading and proposing.
 """

@@ -1,6 +1,7 @@
 """The classifier, wired: the only place that knows every concrete class."""
 
 import asyncio
+from collections.abc import Sequence
 
 import httpx
 
@@ -8,10 +9,12 @@ from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.protocol import Reads
 from services.classifier.config import Settings
-from services.classifier.handlers.case_changed import KIND
+from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
+from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
 from services.classifier.outbound.desk import KnowledgeDesk
+from services.classifier.outbound.doors import PacedReads
 from services.classifier.outbound.nearest import NAME, Nearest
 from services.classifier.ports import Provider
 from services.runtime import outside, service, telemetry
@@ -66,7 +69,7 @@ async def run() -> None:
         figures = Figures(database, "classifier", outboxes=["classifier"], oldest=oldest)
         await service.serve(
             app=HealthApp(
-                alive={f"{worker.process}.{KIND}": progress_of(worker) for worker in workers},
+                alive={f"{worker.process}.{worker.kind}": progress_of(worker) for worker in workers},
                 ready={"broker": link.check, "postgres": database.check},
             ),
             host=settings.http_host,
@@ -107,34 +110,44 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
 def _workers(
     process: Process, settings: Settings, database: Database, client: httpx.AsyncClient, publishing: Wake
 ) -> list[Worker]:
-    """Two loops a process: one batch waits for its commit while the other asks."""
+    """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
     desk = KnowledgeDesk(process)
+    doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
     proposing = Proposing(
         database=database,
         process=process,
         provider=provider_of(settings.model or process.settings.model.default, process, settings),
         desk=desk,
-        doors={name: _reads(door, client) for name, door in process.settings.doors.items()},
+        doors=doors,
         sources={name: outside.source(source, client) for name, source in process.settings.sources.items()},
         asks_at_once=asyncio.Semaphore(settings.asks_at_once),
     )
-    return [
-        Worker(
-            database=database,
-            service="classifier",
-            process=process.name,
-            kind=KIND,
-            perform=proposing.perform,
-            store=proposing.store,
-            attempts_max=process.settings.limits.attempts_max,
-            lease_seconds=LEASE_SECONDS,
-            batch_max=BATCH_MAX,
-            woken_after=[publishing],
-        )
-        for _ in range(2)
-    ]
+    reading = ReadHinted(
+        database=database, process=process, doors=doors, reads_at_once=asyncio.Semaphore(settings.asks_at_once)
+    )
+    proposers = [_worker(process, database, PROPOSE, proposing, [publishing]) for _ in range(2)]
+    return [*proposers, _worker(process, database, READ, reading, [publishing, *(worker.wake for worker in proposers)])]
+
+
+def _worker(
+    process: Process, database: Database, kind: str, work: Proposing | ReadHinted, woken_after: Sequence[Wake]
+) -> Worker:
+    return Worker(
+        database=database,
+        service="classifier",
+        process=process.name,
+        kind=kind,
+        perform=work.perform,
+        store=work.store,
+        attempts_max=process.settings.limits.attempts_max,
+        lease_seconds=LEASE_SECONDS,
+        batch_max=BATCH_MAX,
+        woken_after=woken_after,
+    )
 
 
 def _reads(door: Door, client: httpx.AsyncClient) -> Reads:
     """How a case of this door is completed. A door without a system behind it (a form) has nothing more to say."""
-    return outside.zendesk(client) if door.connector == "zendesk" else NoOutside(clock=outside.clock)
+    if door.connector != "zendesk":
+        return NoOutside(clock=outside.clock)
+    return PacedReads(outside.zendesk(client), per_second=door.reads_per_second)

@@ -21,6 +21,7 @@ from services.ingest.handlers.redrive_requested import read_again
 from services.ingest.handlers.webhook import OpenDoor, set_aside
 from services.ingest.inbound.http import WebhookApp, last_webhook
 from services.ingest.inbound.quick import QuickProtocol
+from services.ingest.outbound.clock import PostgresClock
 from services.ingest.outbound.postgres import SERVICE, WORK, DeliveryStore
 from services.ingest.outbound.writer import Writer, Writers
 from services.ingest.ports import Trace
@@ -61,7 +62,7 @@ class ZendeskDoor:
 
 
 def utc_now() -> datetime:
-    """The clock of receipts."""
+    """Now, by the machine's own clock."""
     return datetime.fromtimestamp(time.time(), UTC)
 
 
@@ -155,6 +156,8 @@ async def run() -> None:
     telemetry.configure(SERVICE, level=settings.log_level, otlp_url=settings.otlp_url)
     doors = open_doors(settings)
     async with connect(settings.database_url, schema=SERVICE, connections_max=settings.writers + 6) as database:
+        clock = PostgresClock(database)
+        await clock.look()
         wake, producer = Wake(), Producer()
         relay = Relay(database, SERVICE, producer, wake)
         store = DeliveryStore(database, record_bytes_max=RECORD_BYTES_MAX - HEADERS_BYTES_MAX)
@@ -177,7 +180,7 @@ async def run() -> None:
         app = WebhookApp(
             doors,
             intake=writers,
-            clock=utc_now,
+            clock=clock,
             trace=tracing(exported=settings.otlp_url is not None),
             other=HealthApp(alive={}, ready={}),  # it answers webhooks, and rightly, whoever else is down
         )
@@ -188,6 +191,7 @@ async def run() -> None:
                 host=settings.http_host,
                 port=settings.http_port,
                 parts=[
+                    clock.run,
                     relay.run,
                     link.run,
                     Figures(database, SERVICE, outboxes=[SERVICE]).run,

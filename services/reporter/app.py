@@ -123,6 +123,7 @@ def policy_of(loaded: process.Process) -> Policy:
         automated_reply_counts=loaded.settings.sla.automated_reply_counts,
         start_at={name: door.start_at for name, door in loaded.settings.doors.items()},
         opened_at=opened_at,
+        never_seen=frozenset(n for n, d in loaded.settings.destinations.items() if d.unknown != "read_back"),
     )
 
 
@@ -132,6 +133,7 @@ def version_of(policies: Mapping[str, Policy]) -> str:
     for name, policy in sorted(policies.items()):
         starts = sorted((door, at.isoformat()) for door, at in policy.start_at.items())
         said: tuple[Any, ...] = (name, policy.first_reply_minutes, policy.automated_reply_counts, starts)
+        said += (sorted(policy.never_seen),)
         sha.update(repr(said).encode())
     return sha.hexdigest()
 

@@ -49,6 +49,8 @@ class Door(_Table):
     """Cases from before are recorded and never answered."""
     max_age_hours: float = Field(default=24, gt=0)
     """What waits longer (outage, pause, redrive, backfill) is handed to a person, never answered unattended."""
+    reads_per_second: float = Field(default=5, gt=0)
+    """How many objects are read in a second, at most, to complete what webhooks left out."""
 
 
 class ActionSettings(_Table):
@@ -73,6 +75,10 @@ class Destination(_Table):
     connector: str
     unknown: Literal["read_back", "person", "resend"] = "read_back"
     """What to do when the outcome of a call is unknown."""
+    seen_within_seconds: float = Field(default=30, ge=2)
+    """How long what was acknowledged is looked for, where it can be; by then it was seen, or it is not there."""
+    not_there: Literal["resend", "person"] = "resend"
+    """What to do with what was acknowledged and is not there: send it once more, or hand the case over at once."""
     requests_per_second: float = Field(default=5, gt=0)
     concurrency: int = Field(default=4, gt=0)
     timeout_seconds: float = Field(default=10, gt=0)

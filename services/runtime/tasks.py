@@ -37,9 +37,10 @@ waited_seconds = Histogram("nightshift_task_age_seconds", "From wanted to finish
 _WANT = """
 INSERT INTO tasks AS t (case_id, kind, process, basis, cause, correlation_id, traceparent, available_at)
 SELECT w.case_id, w.kind, w.process, w.basis, w.cause, w.correlation_id, w.traceparent,
-       greatest(clock_timestamp(), w.not_before)
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::timestamptz[])
-    w(case_id, kind, process, basis, cause, correlation_id, traceparent, not_before)
+       greatest(clock_timestamp(), least(w.not_before, clock_timestamp() + w.waits_at_most))
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::timestamptz[],
+            $9::interval[])
+    w(case_id, kind, process, basis, cause, correlation_id, traceparent, not_before, waits_at_most)
 ORDER BY w.case_id, w.kind
 ON CONFLICT (case_id, kind) DO UPDATE SET
     basis = excluded.basis, cause = excluded.cause, correlation_id = excluded.correlation_id,
@@ -85,6 +86,8 @@ class Wanted:
     correlation_id: UUID
     traceparent: str | None = None
     not_before: datetime | None = None
+    waits_at_most: timedelta = timedelta()
+    """`not_before` is told by another's clock: however far ahead that is, it is no further than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,7 @@ async def want(connection: Connection, wanted: Sequence[Wanted]) -> None:
             [w.correlation_id for w in rows],
             [w.traceparent for w in rows],
             [w.not_before for w in rows],
+            [None if w.not_before is None else w.waits_at_most for w in rows],
         )
 
 

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 
 from connectors.none import NoOutside
-from connectors.protocol import PlainChange
+from connectors.protocol import PlainChange, Reads
 from contracts.base import Contract, Fact
 from contracts.decision import Facts
 from contracts.envelope import Event, decode
@@ -18,8 +18,9 @@ from contracts.events.proposals import MadeFrom
 from contracts.failures import LaterError
 from contracts.knowledge import Question
 from services.classifier.handlers.propose import Proposing
+from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.inbound.kafka import handlers
-from services.classifier.ports import Answer, Ask
+from services.classifier.ports import Answer, Ask, Provider
 from services.runtime.changes import seal_change
 from services.runtime.inbox import Inbox
 from services.runtime.postgres import Connection, Database, connect
@@ -89,18 +90,23 @@ class Bench:
     process: Process
     outside: FakeDestination
     model: ScriptedModel = field(default_factory=ScriptedModel)
+    provider: Provider | None = None
+    """Asked instead of `model`, where there is one."""
+    door: Reads | None = None
+    """Read instead of `outside`, where there is one."""
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.database, "classifier", handlers({self.process.name: self.process}))
         self.worker = self.new_worker()
+        self.reader = self.new_reader()
 
     def new_worker(self) -> Worker:
         proposing = Proposing(
             database=self.database,
             process=self.process,
-            provider=self.model,
+            provider=self.provider or self.model,
             desk=PlainDesk(self.process),
-            doors={"none": self.outside},
+            doors={"none": self.door or self.outside},
             sources={
                 "away": UnreachableSource(),
                 "there": NoOutside(clock=lambda: self.outside.now, queries={"q": "[]"}),
@@ -116,6 +122,25 @@ class Bench:
             store=proposing.store,
             attempts_max=3,
             lease_seconds=60,
+        )
+
+    def new_reader(self) -> Worker:
+        reading = ReadHinted(
+            database=self.database,
+            process=self.process,
+            doors={"none": self.door or self.outside},
+            reads_at_once=asyncio.Semaphore(16),
+        )
+        return Worker(
+            database=self.database,
+            service="classifier",
+            process=self.process.name,
+            kind="read",
+            perform=reading.perform,
+            store=reading.store,
+            attempts_max=3,
+            lease_seconds=60,
+            woken_after=[self.worker.wake],
         )
 
     async def hear(self, change: PlainChange, *, name: str = "") -> None:

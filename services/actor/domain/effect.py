@@ -21,6 +21,9 @@ UNBOUND_KINDS = frozenset({HANDOVER, NOTICE})
 SETTLED_SECONDS = 2.0
 """Zendesk's stamps have a resolution of a second: after two, whatever landed under a stamp can be seen."""
 
+LOOKS_MIN = 2
+"""So often, at least, something was looked for before it is said not to be there."""
+
 _RANK: dict[Mode, int] = {"watch": 0, "draft": 1, "act": 2}
 
 AfterUnknown = Literal["read_back", "resend", "person"]
@@ -120,6 +123,21 @@ def after_unknown(*, semantics: str, may_repeat: bool, setting: AfterUnknown, ca
     if can_read_back and setting == "read_back":
         return "read_back"
     return "resend" if semantics == "idempotent" else "person"
+
+
+def look_again_seconds(looks: int, *, waited_seconds: float, seen_within_seconds: float) -> float | None:
+    """How long to wait after look number `looks` that did not find it; none: it is not there.
+
+    The first look comes after SETTLED_SECONDS, each further one after twice the time, the last at the limit. Looks that
+    could not be had are none; `waited_seconds`, since it was acknowledged, counts from the second one on. Look 0 is one
+    that came too early.
+    """
+    looked_for = SETTLED_SECONDS * 2.0 ** (looks - 1)
+    if looks >= LOOKS_MIN:
+        looked_for = max(looked_for, waited_seconds)
+    if looked_for >= seen_within_seconds:
+        return None
+    return min(looked_for, seen_within_seconds - looked_for)
 
 
 def _canonical(value: object) -> bytes:

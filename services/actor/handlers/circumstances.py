@@ -20,16 +20,16 @@ SELECT w.case_id,
 FROM unnest($2::text[], $3::text[]) w(case_id, party)
 """
 _LABELS = """
-SELECT label, sum(count) FILTER (WHERE hour = date_trunc('hour', $3::timestamptz)) AS this_hour,
-       sum(count) FILTER (WHERE hour = date_trunc('hour', $3::timestamptz) - interval '1 hour') AS last_hour,
-       sum(count) FILTER (WHERE hour < date_trunc('hour', $3::timestamptz)) AS before
+SELECT label, sum(count) FILTER (WHERE hour = date_trunc('hour', $3::timestamptz, 'UTC')) AS this_hour,
+       sum(count) FILTER (WHERE hour = date_trunc('hour', $3::timestamptz, 'UTC') - interval '1 hour') AS last_hour,
+       sum(count) FILTER (WHERE hour < date_trunc('hour', $3::timestamptz, 'UTC')) AS before
 FROM label_hours WHERE process = $1 AND label = ANY($2)
-  AND hour >= date_trunc('hour', $3::timestamptz) - interval '28 days' AND hour <= $3
+  AND hour >= date_trunc('hour', $3::timestamptz, 'UTC') - interval '28 days' AND hour <= $3
 GROUP BY label
 """
 _COUNT = """
 INSERT INTO label_hours AS h (process, label, hour, count)
-SELECT $1, label, date_trunc('hour', clock_timestamp()), count(*) FROM unnest($2::text[]) l(label)
+SELECT $1, label, date_trunc('hour', clock_timestamp(), 'UTC'), count(*) FROM unnest($2::text[]) l(label)
 GROUP BY label ORDER BY label
 ON CONFLICT (process, label, hour) DO UPDATE SET count = h.count + excluded.count
 """

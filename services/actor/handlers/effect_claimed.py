@@ -48,6 +48,11 @@ SELECT e.*, c.door, c.object_id AS case_object, c.body, c.basis AS newest, clock
        (SELECT jsonb_object_agg(m.action, m.mode) FROM control.modes m WHERE m.process = e.process) AS switched
 FROM e JOIN cases c USING (case_id)
 """
+_OLD_PLACES = """
+UPDATE effects SET available_at = created_at
+WHERE process = $1 AND destination = $2 AND state IN ('planned', 'unknown') AND available_at > created_at
+  AND attempted_at < clock_timestamp() - $3::interval
+"""
 _LOST = """
 UPDATE effects SET state = 'unknown', code = 'lease_over', stamp_reused = true, token = token + 1,
        available_at = greatest(clock_timestamp(), attempted_at + $2::interval)
@@ -124,6 +129,15 @@ class _Held:
 async def any_due(connection: Connection, line: Line) -> bool:
     """Whether a claim may find anything. Most often it would not, and this one statement holds nothing."""
     return bool(await connection.fetchval(_DUE, line.process.name, line.destination))
+
+
+async def take_old_places(connection: Connection, line: Line) -> None:
+    """What was tried in vain while the other side was in trouble is due again, in the order in which it was planned.
+
+    Until then each try puts it last, so that one that fails by itself keeps no others waiting.
+    """
+    settled = timedelta(seconds=effect.SETTLED_SECONDS)
+    await connection.execute(_OLD_PLACES, line.process.name, line.destination, settled)
 
 
 async def claim(connection: Connection, line: Line, *, limit: int = 1) -> Claimed:

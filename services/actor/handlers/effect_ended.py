@@ -15,14 +15,14 @@ from services.runtime.process import Process
 HOLD = "INSERT INTO holds (case_id, reference, code) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING held_at"
 _PUT_BACK = """
 UPDATE effects SET state = 'planned', code = $2, token = token + 1,
-       available_at = clock_timestamp() + make_interval(secs => $3)
+       available_at = CASE WHEN $3 = 0 THEN created_at ELSE clock_timestamp() + make_interval(secs => $3) END
 WHERE effect_key = $1 RETURNING *, clock_timestamp() AS now
 """
 _DEAD = "UPDATE effects SET dead_letter_id = $2 WHERE effect_key = $1"
 
 
 async def put_back(connection: Connection, row: ledger.Row, *, code: str, seconds: float) -> None:
-    """The attempt ended without the effect: another one follows in `seconds`."""
+    """The attempt ended without the effect: another one follows in `seconds`; at once in its old place among others."""
     after = await connection.fetchrow(_PUT_BACK, row["effect_key"], code, seconds)
     assert after is not None, "the caller holds the effect"
     await ledger.say_failed(connection, [after], code=code, outcome="retry", now=after["now"])

@@ -22,9 +22,8 @@ from services.runtime import cases, outbox, switches
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
-LOOKS_MAX = 5
-"""An acknowledged effect that was not found this often was not carried out, whatever was answered."""
-RESENT_AFTER_ACKNOWLEDGED_MAX = 1
+RESENT_MAX = 1
+"""An effect that was acknowledged and was not there is sent again this often, where the process says so."""
 
 _CLAIM = """
 WITH next AS (
@@ -49,7 +48,9 @@ FROM unnest($1::text[], $2::text[]) l(case_id, destination)
 WHERE e.case_id = l.case_id AND e.destination = l.destination AND e.state = 'acknowledged'
 RETURNING e.*, clock_timestamp() AS now
 """
-_SEND_AGAIN = "UPDATE effects SET stamp_reused = stamp IS NOT NULL, looks = 0 WHERE effect_key = $1"
+_SEND_AGAIN = """
+UPDATE effects SET stamp_reused = stamp IS NOT NULL, looks = 0, not_there = not_there + 1 WHERE effect_key = $1
+"""
 _FINISHED = """
 DELETE FROM looks l USING unnest($1::text[], $2::text[], $3::bigint[]) f(case_id, destination, wished)
 WHERE l.case_id = f.case_id AND l.destination = f.destination AND l.wished = f.wished
@@ -115,11 +116,15 @@ async def looked(connection: Connection, process: Process, found: Sequence[Found
     waits: dict[str, float] = {}
     for case_id, missing in unseen.items():
         for one in missing:
-            if one["looks"] >= LOOKS_MAX:
-                await _never_there(connection, process, one)
-        waiting = [one["looks"] for one in missing if one["looks"] < LOOKS_MAX]
-        if waiting:
-            waits[case_id] = effect.SETTLED_SECONDS * 2.0 ** (min(waiting) - 1)
+            seconds = effect.look_again_seconds(
+                one["looks"],
+                waited_seconds=(one["now"] - (one["answered_at"] or one["now"])).total_seconds(),
+                seen_within_seconds=process.settings.destinations[one["destination"]].seen_within_seconds,
+            )
+            if seconds is None:
+                await _not_there(connection, process, one)
+            else:
+                waits[case_id] = min(seconds, waits.get(case_id, seconds))
     await later(connection, {look: waits[look.case_id] for look in looks if look.case_id in waits})
     finished = [look for look in looks if look.case_id not in waits]
     await connection.execute(
@@ -147,6 +152,7 @@ async def observe(connection: Connection, process: Process, found: Sequence[Foun
     await outbox.append(connection, [_observed(row, *keyed[row["effect_key"]]) for row in rows])
     for row in rows:
         effects_total.labels(row["process"], row["destination"], "observed").inc()
+        ledger.count_answer(row)
     known = {row["effect_key"] for row in await connection.fetch(_KNOWN, list(keyed))}
     for one in found:
         strange = [w for w in one.written if w.effect_key is None or w.effect_key not in known]
@@ -192,9 +198,10 @@ async def _hold(connection: Connection, process: Process, case_id: str, strange:
         await hand_over(connection, processes, [handover])
 
 
-async def _never_there(connection: Connection, process: Process, row: ledger.Row) -> None:
-    """Acknowledged, and not there. Once it is sent again under the same stamp; then a person must look."""
-    if row["attempt"] <= RESENT_AFTER_ACKNOWLEDGED_MAX and row["semantics"] != "blind":
+async def _not_there(connection: Connection, process: Process, row: ledger.Row) -> None:
+    """Acknowledged, and not there: sent once more under the same stamp, or a person's at once, as the process says."""
+    setting = process.settings.destinations[row["destination"]].not_there
+    if setting == "resend" and row["not_there"] < RESENT_MAX and row["semantics"] != "blind":
         await connection.execute(_SEND_AGAIN, row["effect_key"])
         await put_back(connection, row, code="not_there", seconds=0.0)
         return

@@ -13,21 +13,20 @@ from services.actor.handlers import ledger
 from services.actor.handlers.case_changed import after_folding
 from services.actor.handlers.effect_claimed import Claim
 from services.actor.handlers.effect_ended import die, put_back
-from services.actor.handlers.say import answered_seconds, effects_total, say
+from services.actor.handlers.say import effects_total, say
 from services.runtime import cases, outbox, vault
 from services.runtime.changes import seal_change
 from services.runtime.failures import backoff_seconds, jitter
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
-from services.runtime.telemetry import exemplar
 
 NOT_SENT = "claimed_too_long_ago"
 """Between the claim's commit and the sending too much time passed: not sent, claimed again."""
 
 _ACKNOWLEDGE = """
 UPDATE effects e SET state = CASE e.state WHEN 'observed' THEN 'observed' ELSE 'acknowledged' END, code = NULL,
-       reference = a.reference, acknowledged_at = a.at, token = token + 1, looks = 0, stamp_reused = false,
-       conflicted = false
+       reference = a.reference, acknowledged_at = a.at, answered_at = clock_timestamp(), token = token + 1, looks = 0,
+       stamp_reused = false, conflicted = false
 FROM unnest($1::text[], $2::integer[], $3::text[], $4::timestamptz[]) a(effect_key, attempt, reference, at)
 WHERE e.effect_key = a.effect_key AND e.attempt = a.attempt
   AND e.state IN ('in_flight', 'unknown', 'observed', 'planned')
@@ -70,9 +69,8 @@ async def acknowledged(connection: Connection, answers: Sequence[tuple[Claim, Ac
     await outbox.append(connection, [_said(row) for row in rows])
     for row in rows:
         effects_total.labels(row["process"], row["destination"], "acknowledged").inc()
-        if row["public"] and row["asked_at"] is not None:
-            seconds = max(0.0, (row["now"] - row["asked_at"]).total_seconds())
-            answered_seconds.labels(row["process"]).observe(seconds, exemplar(row["traceparent"]))
+        if not look:  # a yes is all that will ever be known of it
+            ledger.count_answer(row)
     if look:
         unseen = [row for row in rows if row["state"] == "acknowledged"]
         await ledger.wish_looks(connection, [(row["case_id"], row["destination"], row["process"]) for row in unseen])

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from contracts.decision import Mode, Request
 from contracts.events.effects import EffectFailed
 from services.actor.domain import effect
-from services.actor.handlers.say import Cause, effects_total, say
+from services.actor.handlers.say import Cause, answered_seconds, effects_total, say
 from services.runtime import outbox
 from services.runtime.postgres import Connection
+from services.runtime.telemetry import exemplar
 
 _PLAN = """
 INSERT INTO effects (effect_key, case_id, process, basis, kind, destination, object_id, semantics, may_repeat, bound,
@@ -148,6 +149,14 @@ async def wish_looks(
             _WISH, [o[0] for o in objects], [o[1] for o in objects], [o[2] for o in objects],
             timedelta(seconds=seconds), echo,
         )  # fmt: skip
+
+
+def count_answer(row: Row) -> None:
+    """An answer was seen outside: how long the customer waited until it was acknowledged."""
+    if row["public"] and row["asked_at"] is not None:
+        answered_at: datetime = row["answered_at"] or row["now"]
+        seconds = max(0.0, (answered_at - row["asked_at"]).total_seconds())
+        answered_seconds.labels(row["process"]).observe(seconds, exemplar(row["traceparent"]))
 
 
 def facts_of(row: Row) -> dict[str, Any]:

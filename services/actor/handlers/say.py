@@ -23,7 +23,7 @@ breaker_open = Gauge(
 )
 answered_seconds = Histogram(
     "nightshift_asked_to_acknowledged_seconds",
-    "From the customer's words to the acknowledged answer",
+    "From the customer's words to the acknowledgement of an answer that was seen outside",
     ["process"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 900, 3600, 14400, 86400),
 )

@@ -13,7 +13,6 @@ import structlog
 
 from connectors.protocol import Acknowledged, PlainChange, Written
 from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
-from services.actor.domain.pace import Breaker, Pace
 from services.actor.handlers import effect_claimed, effect_observed, effect_sent
 from services.actor.handlers.effect_claimed import Claim, Claimed, Line
 from services.actor.handlers.effect_observed import Found, Look, look_of
@@ -21,6 +20,7 @@ from services.actor.handlers.say import breaker_open
 from services.actor.ports import Outside, carries_stamp
 from services.runtime import switches
 from services.runtime.health import STALLED_SECONDS
+from services.runtime.pace import Breaker, Pace, heard
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
 from services.runtime.process import Process
 from services.runtime.stop import Stop, Wake
@@ -90,6 +90,9 @@ class Lane:
         self.pace = Pace(per_second=settings.requests_per_second)
         self.wake = Wake()
         self._refused = False
+        self._troubles = 0
+        """Requests in a row of which the other side knew no more than to wait, or nothing at all."""
+        self._recovered = False
         self._in_hand = 0
         self._answered: list[_Answered] = []
         self._recording = False
@@ -128,13 +131,9 @@ class Lane:
         assert self._outside is not None, "only a connected destination is looked at"
         reader = self._outside.reader
         assert reader is not None, "only a readable destination is looked at"
-        async with self._database.transaction() as connection:
-            looks = await effect_observed.claim_looks(
-                connection, self._process.name, self._name, self._line.lease, limit=limit
-            )
+        looks = await self._claim_looks(limit)
         if not looks:
             return False
-        self._begin(len(looks))
         async with asyncio.TaskGroup() as group:
             reading = {look: group.create_task(self._reading(reader.written(look.object_id))) for look in looks}
         found: list[Found] = []
@@ -238,6 +237,9 @@ class Lane:
         claimed = Claimed(0)
         try:
             async with self._database.connection() as connection:
+                if self._recovered:
+                    await effect_claimed.take_old_places(connection, self._line)
+                    self._recovered = False
                 if await effect_claimed.any_due(connection, self._line):
                     async with connection.transaction():
                         claimed = await effect_claimed.claim(connection, self._line, limit=limit)
@@ -251,6 +253,21 @@ class Lane:
             for wake in self._woken_after:
                 wake.set()
         return claimed, now
+
+    async def _claim_looks(self, limit: int) -> list[Look]:
+        """What is looked at. As in `_claim`, the requests count as begun before."""
+        self._begin(limit)
+        looks: list[Look] = []
+        try:
+            async with self._database.transaction() as connection:
+                looks = await effect_observed.claim_looks(
+                    connection, self._process.name, self._name, self._line.lease, limit=limit
+                )
+        finally:
+            self.pace.give_back(limit - len(looks))
+            if not looks:
+                self.breaker.gave_up()
+        return looks
 
     def _begin(self, requests: int) -> None:
         now = self._clock()
@@ -346,23 +363,17 @@ class Lane:
     def _tell(self, answer: object) -> None:
         """Tell breaker and pace what the other side's answer says about the other side."""
         now = self._clock()
-        match answer:
-            case LaterError(code="rate_limited"):
-                self.breaker.succeeded()
-                self.pace.pause(now, answer.seconds)
-            case LaterError(code="forbidden"):
-                self.breaker.failed(now)
-                if self.breaker.state(now) == "open" and not self._refused:
-                    self._refused = True
-                    log.error("a destination refuses our credentials, or a right is missing", destination=self._name)
-            case LaterError():
-                self.breaker.failed(now)
-                self.pace.pause(now, answer.seconds)
-            case OutcomeUnknownError():
-                self.breaker.failed(now)
-            case _:
-                self.breaker.succeeded()
-                self._refused = False
+        heard(answer, self.breaker, self.pace, now=now)
+        if isinstance(answer, LaterError | OutcomeUnknownError):
+            self._troubles += 1
+        else:
+            self._recovered |= self._troubles >= self.breaker.failures_max
+            self._troubles = 0
+            self._refused = False
+        refused = isinstance(answer, LaterError) and answer.code == "forbidden"
+        if refused and self.breaker.state(now) == "open" and not self._refused:
+            self._refused = True
+            log.error("a destination refuses our credentials, or a right is missing", destination=self._name)
 
     async def _acknowledge(self, claim: Claim, answer: Acknowledged) -> None:
         """Record a yes, together with those that came meanwhile: whoever finds nobody recording records for all."""

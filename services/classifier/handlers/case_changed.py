@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from uuid import UUID
 
 from contracts.base import Fact
+from contracts.basis import basis_of, version_of
 from contracts.envelope import Event
 from contracts.events.cases import CaseChanged
 from services.runtime import cases, tasks
@@ -13,7 +15,7 @@ from services.runtime.postgres import Connection
 from services.runtime.process import Process
 from services.runtime.tasks import Wanted
 
-KIND = "propose"
+PROPOSE, READ = "propose", "read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,39 +27,68 @@ class CaseChangedHandler:
     async def __call__(self, connection: Connection, events: Sequence[Event[Fact]]) -> None:
         changes: dict[str, Change] = {}
         last: dict[str, Event[Fact]] = {}
+        hinted: dict[str, Event[Fact]] = {}
         for event in events:
             data = event.data
             assert isinstance(data, CaseChanged), "subscribed for these types alone"
             change = changes.setdefault(event.case_id, Change(event.process, data.door, data.object_id))
             change.steps.append(folding(data))
             last[event.case_id] = event
+            if data.hint:
+                hinted[event.case_id] = event
         after = await cases.update(connection, self.processes, changes)
-        await tasks.want(
-            connection, [work for stored in after.values() if (work := self._wanted(stored, last[stored.case_id]))]
-        )
+        wanted = [
+            work_for(
+                self.processes[stored.process],
+                stored,
+                cause=last[case_id].event_id,
+                correlation_id=last[case_id].correlation_id,
+                traceparent=last[case_id].traceparent,
+            )
+            for case_id, stored in after.items()
+        ]
+        wanted += [self._to_read(after[case_id], hint) for case_id, hint in hinted.items()]
+        await tasks.want(connection, [work for work in wanted if work is not None])
 
-    def _wanted(self, stored: StoredCase, cause: Event[Fact]) -> Wanted | None:
-        """Work for the case's newest basis; none when nobody waits, or the case is from before the door's start."""
-        process, case = self.processes[stored.process], stored.case
-        basis = process.case.basis(case)
-        if basis is None or not process.case.awaits_answer(case):
-            return None
-        if process.case.opened_at(case) < process.starts_at(stored.door):
+    def _to_read(self, stored: StoredCase, hint: Event[Fact]) -> Wanted | None:
+        """Work for the newest hint, by our clock: who waits for an answer is known when the object was read."""
+        assert isinstance(hint.data, CaseChanged), "a hint is a change"
+        if not self.processes[stored.process].case.needs_reading(stored.case):
             return None
         return Wanted(
             case_id=stored.case_id,
             process=stored.process,
-            kind=KIND,
-            basis=basis,
-            cause=cause.event_id,
-            correlation_id=cause.correlation_id,
-            traceparent=cause.traceparent,
-            not_before=self._settled_at(process, stored, cause),
+            kind=READ,
+            basis=basis_of(version_of(hint.data.received_at), hint.data.identity),
+            cause=hint.event_id,
+            correlation_id=hint.correlation_id,
+            traceparent=hint.traceparent,
         )
 
-    def _settled_at(self, process: Process, stored: StoredCase, cause: Event[Fact]) -> datetime | None:
-        """A first reply waits for what the customer adds; a customer's clock that runs ahead delays nothing."""
-        if process.case.replied(stored.case):
-            return None
-        settle = timedelta(seconds=process.settings.limits.settle_seconds)
-        return min(process.case.asked_at(stored.case), cause.time) + settle
+
+def work_for(
+    process: Process, stored: StoredCase, *, cause: UUID, correlation_id: UUID, traceparent: str | None
+) -> Wanted | None:
+    """A proposal for the case's newest basis.
+
+    None when nobody waits, or the case is from before the door's start. A first reply waits for what the customer adds;
+    a clock outside that runs ahead delays it no longer than that.
+    """
+    case = stored.case
+    basis = process.case.basis(case)
+    if basis is None or not process.case.awaits_answer(case):
+        return None
+    if process.case.opened_at(case) < process.starts_at(stored.door):
+        return None
+    settle = timedelta(seconds=process.settings.limits.settle_seconds)
+    return Wanted(
+        case_id=stored.case_id,
+        process=stored.process,
+        kind=PROPOSE,
+        basis=basis,
+        cause=cause,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+        not_before=None if process.case.replied(case) else process.case.asked_at(case) + settle,
+        waits_at_most=settle,
+    )

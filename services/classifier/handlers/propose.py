@@ -7,15 +7,16 @@ from datetime import datetime
 from uuid import UUID
 
 from connectors.protocol import LooksUp, Reads
-from contracts.base import Contract, Fact
+from contracts.base import Fact
 from contracts.envelope import Event, follow_up_id
 from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
+from contracts.failures import LaterError
 from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
+from services.classifier.handlers.complete import completed
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
 from services.classifier.ports import Desk, Provider
 from services.runtime import cases, telemetry, vault
 from services.runtime.cases import Change, StoredCase, merging
-from services.runtime.changes import seal_change
 from services.runtime.failures import Never
 from services.runtime.postgres import Connection, Database
 from services.runtime.process import Process
@@ -100,15 +101,28 @@ class Proposing:
         try:
             async with self.asks_at_once:
                 with telemetry.span("propose", claim.traceparent) as traceparent:
-                    return await self._propose(_Run(claim, keys, now, traceparent), stored)
+                    run = _Run(claim, keys, now, traceparent)
+                    try:
+                        return await self._propose(run, stored)
+                    except LaterError as error:
+                        if (failed := self._waited_out(run, stored, error)) is None:
+                            raise
+                        return Done((failed,))
         except Exception as error:  # noqa: BLE001  # failures.tell sorts it: never, later, or again
             return error
+
+    def _waited_out(self, run: "_Run", stored: StoredCase, error: LaterError) -> Event[Fact] | None:
+        """A person is told when even an outage is no excuse: nobody would answer unattended what is so old."""
+        basis = self.process.case.basis(stored.case)
+        if basis is None or run.now - self.process.case.asked_at(stored.case) <= self.process.max_age(stored.door):
+            return None
+        return run.event(ProposalFailed(basis=basis, code=error.code, attempts=run.claim.attempts))
 
     async def _propose(self, run: "_Run", stored: StoredCase) -> Outcome:
         module = self.process.case
         read = None
         if module.needs_reading(stored.case):
-            stored = await self._complete(run, stored)
+            stored = await completed(stored, self.process, self.doors, keys=run.keys, now=run.now)
             read = Read(stored, module.basis(stored.case) or run.claim.basis)
         basis = module.basis(stored.case)
         if basis is None or not module.awaits_answer(stored.case):
@@ -145,15 +159,6 @@ class Proposing:
                     attempts=spent.attempts,
                 )
                 return Done((told, run.event(made)), read)
-
-    async def _complete(self, run: "_Run", stored: StoredCase) -> StoredCase:
-        """Read the object outside and fold what was read. What is gone by now folds as deleted."""
-        case: Contract = stored.case
-        for plain in await self.doors[stored.door].read(stored.object_id):
-            case = self.process.case.fold(
-                case, seal_change(plain, door=stored.door, keys=run.keys, received_at=run.now)
-            )
-        return StoredCase(stored.case_id, stored.process, stored.door, stored.object_id, case)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,19 @@
 What becomes of a failure:
   429, 503, 529             LaterError, after Retry-After where it is named
   408, 409, 5xx, timeout,
-  cut connection            LaterError, after a few seconds
+  cut connection, an answer
+  without end               LaterError, after a few seconds
   402 and any other 4xx     PermanentError with a code
   the model refuses         RefusedError (a PermanentError that carries what was spent)
   the answer was cut off at
   tokens_out_max            no failure here: it does not parse, and the engine's one retry says so
 """
 
+import asyncio
 import json
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from http import HTTPStatus
@@ -35,6 +37,8 @@ PREFIX: Final = "claude:"
 OVERLOADED_SECONDS: Final = 15.0
 """How long to wait where 429, 503 or 529 name no time."""
 PREVIOUS_CHARACTERS_MAX: Final = 20_000
+ANSWER_BYTES_MAX: Final = 1_000_000
+"""Many times what `tokens_out_max` can be; more than this is no message."""
 _OVERLOADED: Final = 529
 _PATIENCE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, _OVERLOADED})
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
@@ -116,34 +120,42 @@ class Claude:
         self.name = f"{PREFIX}{model}"
         self._model = model
         self._price = prices()[model]
+        self._timeout_seconds = timeout_seconds
+        client = http_client or anthropic.DefaultAsyncHttpxClient()
+        client.event_hooks = {"response": [_bounded]}
         self._client = anthropic.AsyncAnthropic(
             api_key=api_key,
             base_url=base_url or "https://api.anthropic.com",
             timeout=timeout_seconds,
             max_retries=0,
-            http_client=http_client,
+            http_client=client,
+            default_headers={"Accept-Encoding": "identity"},  # its length is its length in memory
         )
 
     async def propose(self, ask: Ask) -> Answer:
         """One call. Raises LaterError, PermanentError, RefusedError."""
         started = time.perf_counter()
         try:
-            message = await self._client.messages.create(
-                model=self._model,
-                max_tokens=ask.tokens_out_max,
-                system=[_kept(ask.instructions)],
-                messages=_turns(ask),
-                output_config=self._output_config(ask.output),
-            )
+            async with asyncio.timeout(self._timeout_seconds):  # the client's own limit is one of each step
+                message = await self._client.messages.create(
+                    model=self._model,
+                    max_tokens=ask.tokens_out_max,
+                    system=[_kept(ask.instructions)],
+                    messages=_turns(ask),
+                    output_config=self._output_config(ask.output),
+                )
         except anthropic.APIStatusError as error:
             raise _failure_of(error) from None  # the cause quotes the other side's words
-        except anthropic.APITimeoutError as error:
+        except (anthropic.APITimeoutError, TimeoutError) as error:
             raise LaterError(
                 "model_timeout", "the model did not answer in time", seconds=RETRY_DEFAULT_SECONDS
             ) from error
         except anthropic.APIConnectionError as error:
+            endless = isinstance(error.__cause__, _EndlessAnswerError)
             raise LaterError(
-                "model_unreachable", "the model cannot be reached", seconds=RETRY_DEFAULT_SECONDS
+                "model_unreadable" if endless else "model_unreachable",
+                "the model's answer has no end" if endless else "the model cannot be reached",
+                seconds=RETRY_DEFAULT_SECONDS,
             ) from error
         except (anthropic.APIError, json.JSONDecodeError) as error:
             raise LaterError(
@@ -174,6 +186,36 @@ class Claude:
             latency_ms=round((time.perf_counter() - started) * 1000),
             request_id=message._request_id,  # noqa: SLF001  # the SDK's documented place for it
         )
+
+
+class _EndlessAnswerError(Exception):
+    """More came than an answer can be."""
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body of ANSWER_BYTES_MAX at most."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = ANSWER_BYTES_MAX
+        async for piece in self._stream:
+            left -= len(piece)
+            if left < 0:
+                raise _EndlessAnswerError
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bounded(response: httpx2.Response) -> None:
+    """Let the client read no answer without end, nor one that is compressed, though nobody asked for it."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _EndlessAnswerError
+    assert isinstance(response.stream, httpx2.AsyncByteStream), "the client is asynchronous"
+    response.stream = _Bounded(response.stream)
 
 
 @cache

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import NoReturn
 
 import orjson
 
-from connectors.protocol import Receives, RejectedDeliveryError
+from connectors.protocol import PlainChange, Receives, RejectedDeliveryError
 from connectors.signatures import verify
+from contracts.basis import version_of
 from contracts.failures import PermanentError
 from services.ingest.domain.delivery import (
     CHANGES_MAX,
@@ -23,6 +24,9 @@ from services.ingest.domain.delivery import (
     short,
 )
 from services.runtime.process import Door, case_id_of
+
+AHEAD_MAX = timedelta(hours=1)
+"""A body that is dated further ahead of us is believed no date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +93,24 @@ def changes_in(door: OpenDoor, payload: object, body: bytes, received_at: dateti
         raise PermanentError("too_many_changes", f"{len(plain)} changes in one delivery; {CHANGES_MAX} are allowed")
     return [
         Change(
-            change,
+            _believed(change, received_at),
             case_id_of(door.process, door.name, change.object_id),
             event_id_of(door.process, door.name, change.identity),
         )
         for change in plain
     ]
+
+
+def _believed(change: PlainChange, received_at: datetime) -> PlainChange:
+    """The change, or a hint in its place where its date lies ahead.
+
+    What is dated tomorrow would come after all that is said until then, and no answer to that would be the newest.
+    """
+    latest = received_at + AHEAD_MAX
+    dated = change.occurred_at
+    if change.version <= version_of(latest) and (dated.tzinfo is None or dated <= latest):
+        return change
+    return replace(change, hint=True, version=version_of(received_at), occurred_at=received_at)
 
 
 def _case_ids(changes: Sequence[Change]) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TypeVar
 
 from contracts.envelope import Event
@@ -35,9 +36,10 @@ def _by_key(events: Sequence[Event[E]]) -> defaultdict[str, list[Event[E]]]:
     return by_key
 
 
-def _how_final(failed: Event[EffectFailed]) -> tuple[int, bool]:
-    """An attempt may first be put back and then end for good, before another follows."""
-    return failed.data.attempt, failed.data.outcome != "retry"
+def _how_late(event: Event[EffectAcknowledged] | Event[EffectFailed]) -> tuple[int, datetime, bool]:
+    """The last word on an attempt: a yes is taken back where the effect was not there after all."""
+    ended = isinstance(event.data, EffectFailed) and event.data.outcome != "retry"
+    return event.data.attempt, event.time, ended
 
 
 def _effect(
@@ -51,14 +53,14 @@ def _effect(
     if not told:
         return EffectRow(effect_key=key, state="planned")
     attempt = max((e.data.attempt for e in attempted), default=0)
-    end = max(failed, key=_how_final, default=None)
+    end = max(failed, key=_how_late, default=None)
+    said: list[Event[EffectAcknowledged] | Event[EffectFailed]] = [*acknowledged, *failed]
+    last = max(said, key=_how_late, default=None)
     state: EffectState
     if observed:
         state = "observed"
-    elif acknowledged:
-        state = "acknowledged"
-    elif end is not None and end.data.attempt >= attempt:
-        state = end.data.outcome
+    elif last is not None and last.data.attempt >= attempt:
+        state = last.data.outcome if isinstance(last.data, EffectFailed) else "acknowledged"
     else:
         state = "attempted"
     references = [(e.data.attempt, e.data.reference) for e in observed]

@@ -27,7 +27,7 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 3
+VERSION = 4
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
 NOT_CONNECTED = "not_connected"
@@ -59,7 +59,7 @@ class Projected:
 
 def project(history: History, policy: sla.Policy | None) -> Projected:
     """The rows of one case. A subject that is no case (a process, for its switch) has only what is unread, and sums."""
-    found_runs, errors = runs.runs_of(history), runs.errors_of(history)
+    found_runs, errors = runs.runs_of(history, _never_seen(policy)), runs.errors_of(history)
     promise = sla.sla_of(history, policy)
     letters, approvals = runs.dead_letters_of(history, promise), runs.approvals_of(history, promise)
     rows = [
@@ -79,6 +79,11 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
     last = max((*(e.time for e in history.events), *(u.time for u in history.unread)))
     rows.append(Row("sums", "", "", last, sums))
     return Projected(history.case_id, history.process, tuple(rows))
+
+
+def _never_seen(policy: sla.Policy | None) -> frozenset[str]:
+    """Destinations in which an acknowledgement is the last word; elsewhere only what was observed was done."""
+    return policy.never_seen if policy is not None else frozenset()
 
 
 def _row(kind: Kind, key: str, state: str, at: datetime, view: Contract) -> Row:
@@ -101,7 +106,10 @@ def _case(
     proposed = max(history.of(ProposalMade), key=lambda e: (e.data.basis, e.time, e.event_id), default=None)
     done = effects.effects_of(history)
     open_letters = [letter for letter in letters if letter.state != "redriven"]
-    state, waiting = _state(history, decided.data if decided else None, done, found_runs, open_letters, approvals)
+    unseen = [e for e in done if e.state == "acknowledged" and e.destination not in _never_seen(policy)]
+    state, waiting = _state(
+        history, decided.data if decided else None, done, unseen, found_runs, open_letters, approvals
+    )
     return CaseRow(
         case_id=history.case_id,
         process=history.process,
@@ -134,6 +142,7 @@ def _state(
     history: History,
     decided: DecisionMade | None,
     done: tuple[EffectRow, ...],
+    unseen: list[EffectRow],
     found_runs: list[RunRow],
     letters: list[DeadLetterRow],
     approvals: list[ApprovalRow],
@@ -149,6 +158,8 @@ def _state(
     if (unsent := next((e for e in done if e.state in effects.OPEN), None)) is not None:
         why = f" ({unsent.code})" if unsent.code else ""
         return "acting", f"{unsent.kind or 'an effect'} that is not sent yet{why}"
+    if unseen:
+        return "acting", f"{unseen[0].kind} that was acknowledged and is not seen outside yet"
     if (doubtful := next((e for e in done if _is_doubtful(history, e)), None)) is not None:
         return "held", f"a person: whether {doubtful.kind} was done is unknown"
     if any(run.state == "open" for run in found_runs):

@@ -1,7 +1,7 @@
 """Runs, errors, dead letters and approvals of a case."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -32,25 +32,28 @@ def deciding(decisions: Sequence[Event[DecisionMade]]) -> Event[DecisionMade] | 
     )
 
 
-def runs_of(history: History) -> list[RunRow]:
-    """One row a correlation that any work was done under; a change that led to no work is no run."""
+def runs_of(history: History, never_seen: Collection[str]) -> list[RunRow]:
+    """One row a correlation that any work was done under; a change that led to no work is no run.
+
+    `never_seen`: destinations in which an acknowledgement is the last word.
+    """
     by_run: dict[UUID, list[Event[Fact]]] = defaultdict(list)
     for event in history.events:
         by_run[event.correlation_id].append(event)
     parts = [(run, History(history.case_id, history.process, tuple(events))) for run, events in sorted(by_run.items())]
-    return [_run(correlation_id, part) for correlation_id, part in parts if _work_of(part)]
+    return [_run(correlation_id, part, never_seen) for correlation_id, part in parts if _work_of(part)]
 
 
 def _work_of(part: History) -> list[_Work]:
     return [*part.of(FactsRead), *part.of(ProposalMade), *part.of(ProposalFailed), *part.of(DecisionMade)]
 
 
-def _run(correlation_id: UUID, part: History) -> RunRow:
+def _run(correlation_id: UUID, part: History, never_seen: Collection[str]) -> RunRow:
     decided = deciding(part.of(DecisionMade))
     proposed: list[_Proposed] = [*part.of(ProposalMade), *part.of(ProposalFailed)]
     started = min((e.data.received_at for e in part.of(CaseChanged)), default=part.events[0].time)
     failed = _failed(part)
-    finished = _finished(part, decided)
+    finished = _finished(decided, _done_at(part, never_seen))
     return RunRow(
         correlation_id=correlation_id,
         basis=max(e.data.basis for e in _work_of(part)),
@@ -70,19 +73,25 @@ def _failed(part: History) -> bool:
     return lost or bool(part.of(ProposalFailed)) or bool(part.of(DeadLetterRaised))
 
 
-def _finished(part: History, decided: Event[DecisionMade] | None) -> datetime | None:
-    """When the last planned effect was first known to be done; without effects, when it was decided."""
+def _done_at(part: History, never_seen: Collection[str]) -> dict[str, datetime]:
+    """By effect that was seen outside: when that was acknowledged, or else seen. An unseen yes counts for nothing."""
+    said = {e.data.effect_key: e for e in sorted(part.of(EffectAcknowledged), key=lambda e: (e.data.attempt, e.time))}
+    done = {key: event.time for key, event in said.items() if event.data.destination in never_seen}
+    for event in part.of(EffectObserved):
+        yes = said.get(event.data.effect_key, event)
+        done[event.data.effect_key] = min(event.time, yes.time)
+    return done
+
+
+def _finished(decided: Event[DecisionMade] | None, done_at: Mapping[str, datetime]) -> datetime | None:
+    """When the last planned effect was done; without effects, when it was decided."""
     if decided is None:
         return None
-    reached: dict[str, datetime] = {}
-    for event in (*part.of(EffectAcknowledged), *part.of(EffectObserved)):
-        key = event.data.effect_key
-        reached[key] = min(event.time, reached.get(key, event.time))
-    if not decided.data.effect_keys and not reached:
+    if not decided.data.effect_keys and not done_at:
         return decided.data.decided_at
-    if any(key not in reached for key in decided.data.effect_keys):
+    if any(key not in done_at for key in decided.data.effect_keys):
         return None
-    return max(reached.values())
+    return max(done_at.values())
 
 
 def errors_of(history: History) -> list[ErrorRow]:

@@ -28,6 +28,8 @@ class Policy:
     """By door; what was opened before is nobody's promise."""
     opened_at: Callable[[Json], datetime | None] = lambda _: None
     """When a proposal's case was opened, for cases whose opening no webhook told."""
+    never_seen: frozenset[str] = frozenset()
+    """Destinations in which nothing can be looked for: there an acknowledgement is the last word."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,8 @@ class CaseRow(Contract):
 class Latency(Contract):
     """Of runs: from the webhook's receipt to the last effect's acknowledgement, or to the decision without effects.
 
+    Once that effect was seen outside, where it can be looked for: an acknowledgement alone counts for nothing.
+
     Milliseconds; none when nothing ran. p50 and p99 are interpolated in buckets 10 % wide.
     """
 

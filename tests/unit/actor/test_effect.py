@@ -144,3 +144,31 @@ def test_what_the_customer_sees_is_told_by_the_body(body: dict[str, Any], mode: 
 
 def test_an_effect_that_no_action_grants_goes_nowhere() -> None:
     assert effect.mode_of(REQUEST, {}) == "watch"
+
+
+def looked_at(seen_within_seconds: float) -> list[float]:
+    """The seconds, since it was acknowledged, of each look that finds nothing."""
+    at, looks = [effect.SETTLED_SECONDS], 1
+    while True:
+        wait = effect.look_again_seconds(looks, waited_seconds=at[-1], seen_within_seconds=seen_within_seconds)
+        if wait is None:
+            return at
+        at.append(at[-1] + wait)
+        looks += 1
+
+
+@pytest.mark.parametrize(
+    ("seen_within_seconds", "at"),
+    [(2, [2]), (3, [2, 3]), (30, [2, 4, 8, 16, 30]), (32, [2, 4, 8, 16, 32]), (33, [2, 4, 8, 16, 32, 33])],
+)
+def test_what_was_acknowledged_is_looked_for_ever_more_seldom_and_last_at_the_limit(
+    seen_within_seconds: float, at: list[float]
+) -> None:
+    assert looked_at(seen_within_seconds) == at
+
+
+def test_after_an_hour_without_looks_the_second_one_decides() -> None:
+    def again(looks: int) -> float | None:
+        return effect.look_again_seconds(looks, waited_seconds=3600, seen_within_seconds=30)
+
+    assert (again(0), again(1), again(2)) == (1, 2, None)

@@ -1,6 +1,10 @@
 """What `claude` sends, what it costs, and which failure is which."""
 
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import httpx2
@@ -10,10 +14,11 @@ from anthropic.types import Usage
 from contracts.failures import LaterError, PermanentError
 from contracts.knowledge import Question
 from processes.support.steps.answer.output import Proposal
-from services.classifier.outbound.claude import Claude, UnknownPriceError, prices
+from services.classifier.outbound.claude import ANSWER_BYTES_MAX, Claude, UnknownPriceError, prices
 from services.classifier.ports import Ask, RefusedError
 from tests.fakes.anthropic import FakeAnthropic
 from tests.unit.support.tickets import proposal
+from tests.virtual import VirtualTime, live
 
 ASK = Ask(
     instructions="Answer.",
@@ -195,3 +200,61 @@ async def test_what_is_no_message_is_tried_later(body: bytes) -> None:
         await claude(fake).propose(ASK)
 
     assert caught.value.code == "model_unreadable"
+
+
+async def _endless(piece: bytes, seconds: float = 0.0) -> AsyncIterator[bytes]:
+    while True:
+        yield piece
+        await asyncio.sleep(seconds)
+
+
+async def test_an_answer_without_end_is_read_to_a_bound_and_tried_later() -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        async for piece in _endless(b" " * 10_000):
+            sent += len(piece)
+            yield piece
+
+    with pytest.raises(LaterError) as caught:
+        await claude_over(httpx2.Response(200, content=body())).propose(ASK)
+
+    assert caught.value.code == "model_unreadable"
+    assert sent <= ANSWER_BYTES_MAX + 10_000
+
+
+def test_an_answer_that_drips_is_given_up_after_the_model_s_time() -> None:
+    async def scenario(time: VirtualTime) -> None:
+        dripping = httpx2.Response(200, content=_endless(b" ", seconds=4.0))
+        with pytest.raises(LaterError) as caught:
+            await claude_over(dripping, seconds=60).propose(ASK)
+
+        assert caught.value.code == "model_timeout"
+        assert 60 <= time.seconds < 61
+
+    live(scenario, begins_at=datetime(2026, 11, 22, tzinfo=UTC))
+
+
+async def test_a_compressed_answer_that_nobody_asked_for_is_not_unpacked() -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    packed = httpx2.Response(200, headers={"content-encoding": "gzip"}, content=_pieces(bomb))
+
+    with pytest.raises(LaterError) as caught:
+        await claude_over(packed).propose(ASK)
+
+    assert caught.value.code == "model_unreadable"
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def claude_over(response: httpx2.Response, *, seconds: float = 5) -> Claude:
+    return Claude(
+        model="claude-sonnet-5-5",
+        api_key="secret-key",
+        base_url="http://model.test",
+        timeout_seconds=seconds,
+        http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: response)),
+    )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from contracts.failures import LaterError, OutcomeUnknownError
+
 BreakerState = Literal["closed", "open", "half_open"]
 PROBE_LOOK_SECONDS = 0.1
 """While one probe is under way the others look this often."""
@@ -107,3 +109,20 @@ class Pace:
             burst = max(1.0, self.per_second * BURST_SECONDS)
             self._tokens = min(burst, self._tokens + (now - self._at) * self.per_second)
         self._at = now
+
+
+def heard(answer: object, breaker: Breaker, pace: Pace, *, now: float) -> None:
+    """What an answer, or a failure in its place, says about the other side. A refusal is an answer too."""
+    match answer:
+        case LaterError(code="rate_limited"):
+            breaker.succeeded()
+            pace.pause(now, answer.seconds)
+        case LaterError(code="forbidden"):
+            breaker.failed(now)
+        case LaterError():
+            breaker.failed(now)
+            pace.pause(now, answer.seconds)
+        case OutcomeUnknownError():
+            breaker.failed(now)
+        case _:
+            breaker.succeeded()

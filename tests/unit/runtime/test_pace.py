@@ -1,6 +1,6 @@
 from hypothesis import given, strategies as st
 
-from services.actor.domain.pace import Breaker, Pace
+from services.runtime.pace import Breaker, Pace
 
 
 def opened() -> Breaker:
