@@ -28,6 +28,7 @@ from services.actor.handlers.failure import failed
 from services.actor.handlers.proposal_made import DECIDE, proposal_made
 from services.actor.handlers.say import SERVICE
 from services.actor.outbound.lane import Lane
+from services.actor.outbound.pauses import Pauses
 from services.actor.outbound.zendesk import ZendeskDestination
 from services.actor.ports import Outside
 from services.runtime import telemetry
@@ -225,6 +226,7 @@ async def run() -> None:
         parts += [Lag(settings, SERVICE, database, SUBSCRIPTIONS).run]
         parts += [worker.run for worker in workers]
         parts += [lane.run for lane in lanes]
+        parts += [Pauses(database, name, [lane for lane in lanes if lane.work[0] == name]).run for name in processes]
         parts += [expiring(database, process, effect_wakes) for process in processes.values()]
         await serve(
             app=HealthApp(alive=alive, ready={"broker": _broker(link)}),

@@ -94,6 +94,9 @@ class Lane:
         """Requests in a row of which the other side knew no more than to wait, or nothing at all."""
         self._recovered = False
         self._in_hand = 0
+        self._claiming = False
+        self.sent_at: float | None = None
+        """When the newest effect was put on the wire, by `clock`."""
         self._answered: list[_Answered] = []
         self._recording = False
         self._claimed_at: float | None = None
@@ -106,6 +109,11 @@ class Lane:
     def work(self) -> tuple[str, str]:
         """Process and kind, as figures call it."""
         return self._process.name, f"effect {self._name}"
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is claimed, or being claimed, that has not come to its end."""
+        return self._claiming or self._in_hand > 0
 
     async def run(self, stop: Stop) -> None:
         """Work until told to stop; a call in hand is finished and recorded first."""
@@ -234,7 +242,7 @@ class Lane:
     async def _claim(self, limit: int) -> tuple[Claimed, float]:
         """What was claimed, and when. The requests count as begun before, so that two claims never share one probe."""
         self._begin(limit)
-        claimed = Claimed(0)
+        claimed, self._claiming = Claimed(0), True
         try:
             async with self._database.connection() as connection:
                 if self._recovered:
@@ -244,6 +252,7 @@ class Lane:
                     async with connection.transaction():
                         claimed = await effect_claimed.claim(connection, self._line, limit=limit)
         finally:
+            self._claiming = False
             self.pace.give_back(limit - len(claimed.claims))
             if not claimed.claims:
                 self.breaker.gave_up()
@@ -291,6 +300,7 @@ class Lane:
             late = LaterError(effect_sent.NOT_SENT, "the claim was too old", seconds=0.0)
             return await self._record(lambda c: effect_sent.not_done(c, claim, self._process, late))
         stamp = claim.stamp if carries_stamp(claim.request) else None
+        self.sent_at = self._clock()
         answer = await self._calling(outside.sends.send(claim.request, effect_key=claim.key, stamp=stamp))
         self._tell(answer)
         if isinstance(answer, Acknowledged):
