@@ -12,14 +12,14 @@ from hashlib import sha256
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from connectors.protocol import Acknowledged, Page, PlainChange, Written
+from connectors.protocol import Acknowledged, Page, Part, PlainChange, Update, Written
 from connectors.queries import ROWS_MAX, InvalidQueryError, known
 from contracts.base import Json
 from contracts.basis import version_of
 from contracts.decision import Request
 from contracts.failures import ConflictError, PermanentError
 
-PAGE_CHANGES_MAX = 100
+PAGE_UPDATES_MAX = 100
 
 _CHANGE = TypeAdapter(PlainChange)
 _ROWS = TypeAdapter(list[Json])
@@ -78,15 +78,23 @@ class NoOutside:
         thing = self._objects.get(object_id)
         return tuple(thing.history) if thing else ()
 
-    async def list_changed(self, since: datetime, cursor: str | None) -> Page:
-        """The cursor is the number of changes already listed."""
-        changes = sorted(
-            (c for thing in self._objects.values() for c in thing.history if c.occurred_at >= since),
-            key=lambda c: (c.occurred_at, c.object_id, c.position, c.identity),
-        )
+    async def list_updates(self, since: datetime, cursor: str | None) -> Page:
+        """The cursor is the number of updates already listed. A change without an update's name is one by itself."""
+        by_update: dict[tuple[datetime, str, str], list[Part]] = {}
+        for thing in self._objects.values():
+            for c in thing.history:
+                if c.occurred_at >= since:
+                    key = (c.occurred_at, c.object_id, c.update_id or c.identity)
+                    comment_id = c.fields.get("comment_id")
+                    part = Part(frozenset({c.kind}), None if comment_id is None else str(comment_id))
+                    by_update.setdefault(key, []).append(part)
+        updates = [
+            Update(object_id=object_id, update_id=update_id, at=at, parts=tuple(by_update[at, object_id, update_id]))
+            for at, object_id, update_id in sorted(by_update)
+        ]
         start = int(cursor or 0)
-        end = start + PAGE_CHANGES_MAX
-        return Page(changes[start:end], str(min(end, len(changes))), end >= len(changes))
+        end = start + PAGE_UPDATES_MAX
+        return Page(updates[start:end], str(min(end, len(updates))), end >= len(updates))
 
     async def look_up(self, query: str, params: Json) -> Sequence[Json]:
         """The rows that do not contradict the parameters. Raises PermanentError("unknown_query")."""

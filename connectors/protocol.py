@@ -45,10 +45,30 @@ class PlainChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """One page of the provider's own list of changed objects."""
+class Part:
+    """One thing that an update did, and the kinds of change that tell it: one of them is enough."""
 
-    changes: Sequence[PlainChange]
+    kinds: frozenset[str]
+    comment_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """One update on the provider's own list, without anybody's words."""
+
+    object_id: str
+    update_id: str
+    """As in the changes that `Reads.read` tells."""
+    at: datetime
+    parts: Sequence[Part]
+    """Those that webhooks tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of the provider's own list of updates."""
+
+    updates: Sequence[Update]
     cursor: str
     end: bool
 
@@ -101,8 +121,8 @@ class Reads(Protocol):
 class Lists(Protocol):
     """The provider's own list, for reconciliation."""
 
-    async def list_changed(self, since: datetime, cursor: str | None) -> Page:
-        """Objects changed since a moment, a page at a time."""
+    async def list_updates(self, since: datetime, cursor: str | None) -> Page:
+        """Every update since a moment, in order of time, a page at a time; the same one may be on two pages."""
 
 
 class LooksUp(Protocol):

@@ -14,7 +14,9 @@ EFFECT_KEY = "nightshift_effect"
 STATE_POSITION = 1_000_000
 _FIRST_POSITION = 1000
 """Audits are complete, so their changes come after those of webhooks of the same second."""
-_KINDS = {
+DELETED = "deleted"
+"""The status of a ticket that is gone; one that had it is back."""
+KINDS = {
     "status": "status_changed",
     "priority": "priority_changed",
     "subject": "subject_changed",
@@ -22,6 +24,7 @@ _KINDS = {
     "assignee_id": "agent_assignment_changed",
     "group_id": "group_assignment_changed",
 }
+"""By field: the kind of change that tells it."""
 _PLAIN = ("status", "priority", "assignee_id", "group_id", "requester_id", "brand_id", "organization_id")
 
 
@@ -98,11 +101,18 @@ def _parts(audit: Audit, ticket: Ticket, staff: Mapping[str, bool], *, opens: bo
         fields, texts, author_id = _comment(comment, audit, ticket, staff, name=comment.id)
         parts.append((comment.id, "comment_added", fields, texts, author_id))
     for event in set_fields:
-        kind = _KINDS.get(event.field_name)
-        if kind is not None:
+        if event.field_name in KINDS:
             fields, texts = _field(event)
-            parts.append((event.id, kind, fields, texts, audit.author_id))
+            parts.append((event.id, _kind(event), fields, texts, audit.author_id))
     return parts
+
+
+def _kind(event: AuditEvent) -> str:
+    if event.field_name == "status" and event.value == DELETED:
+        return "soft_deleted"
+    if event.field_name == "status" and event.previous_value == DELETED:
+        return "undeleted"
+    return KINDS[event.field_name]
 
 
 def _opening(

@@ -11,12 +11,15 @@ from pydantic import JsonValue, ValidationError
 from connectors.http_failures import failure_of, http_date, sending, timeouts
 from connectors.protocol import Acknowledged, Page, PlainChange, Written
 from connectors.zendesk import audits as history, webhooks
-from connectors.zendesk.wire import Audit, Ticket, User, Wire, moment, readable
+from connectors.zendesk.updates import TicketEvents, update_of
+from connectors.zendesk.wire import Audit, Ticket, UnusualError, User, Wire, moment
 from contracts import basis
 from contracts.decision import Request
 from contracts.failures import OutcomeUnknownError, PermanentError
 
 PAGE_ROWS = 100
+LIST_ROWS = 250
+"""A page of it is parsed in some milliseconds, in which no webhook is answered."""
 HISTORY_PAGES_MAX = 30
 """3,000 updates of one ticket; a longer history is a duel of machines, and a person's."""
 _NOT_FOUND = 404
@@ -44,12 +47,6 @@ class _Audits(Wire):
     audits: tuple[Audit, ...]
     users: tuple[User, ...] = ()
     meta: _Meta = _Meta()
-
-
-class _Listed(Wire):
-    tickets: tuple[Ticket, ...]
-    after_cursor: str | None = None
-    end_of_stream: bool = True
 
 
 class _Me(Wire):
@@ -104,16 +101,22 @@ class Zendesk:
         except ValueError as error:
             raise _unreadable("a time is malformed") from error
 
-    async def list_changed(self, since: datetime, cursor: str | None) -> Page:
-        """Tickets by their last change, as hints: what changed is for `read` to tell."""
-        start = {"cursor": cursor} if cursor else {"start_time": str(int(since.timestamp()))}
-        response = await self._get("/incremental/tickets/cursor.json", {**start, "per_page": str(PAGE_ROWS)})
-        listed = _parsed(_Listed, response)
+    async def list_updates(self, since: datetime, cursor: str | None) -> Page:
+        """Audits of all tickets, deleted ones too, but those of the last minute. Our user must be an admin for it.
+
+        Comments are asked for whole, since only then they have ids; their texts are dropped.
+        """
+        start = int(cursor or since.timestamp())
+        query = {"start_time": str(start), "per_page": str(LIST_ROWS), "include": "comment_events"}
+        page = _parsed(TicketEvents, await self._get("/incremental/ticket_events.json", query))
         try:
-            changes = [_listed(ticket) for ticket in listed.tickets]
-        except ValueError as error:
-            raise _unreadable("a time is malformed") from error
-        return Page(changes, listed.after_cursor or cursor or "", end=listed.end_of_stream)
+            updates = [update_of(event) for event in page.ticket_events]
+        except (ValueError, UnusualError) as error:
+            raise _unreadable("a time or an id is malformed") from error
+        if not page.end_of_stream and page.end_time is None:
+            raise _unreadable("the list goes on nowhere")
+        # A page holds the whole of its last second, however much that is: a page of one second is followed by the next.
+        return Page(updates, str(max(page.end_time or 0, start + 1)), end=page.end_of_stream)
 
     async def send(self, request: Request, *, effect_key: str, stamp: str | None) -> Acknowledged:
         """One PUT of `request.body["ticket"]`, with the effect's key in its metadata.
@@ -233,21 +236,6 @@ def _is_staff(response: httpx.Response) -> bool:
 
 def _unreadable(what: str) -> PermanentError:
     return PermanentError("unreadable_answer", f"Zendesk's answer cannot be understood: {what}")
-
-
-def _listed(ticket: Ticket) -> PlainChange:
-    at = moment(ticket.updated_at)
-    return PlainChange(
-        object_id=ticket.id,
-        kind="listed",
-        identity=f"listed:{ticket.id}:{ticket.updated_at}",
-        version=basis.version_of(at),
-        author="unknown",
-        occurred_at=at,
-        hint=True,
-        fields=ticket.fields(),
-        texts={"subject": readable(ticket.subject)},
-    )
 
 
 def _gone(object_id: str, response: httpx.Response) -> tuple[PlainChange, ...]:

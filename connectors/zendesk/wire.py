@@ -167,6 +167,7 @@ class AuditEvent(Wire):
     body: Text = ""
     field_name: Text = ""
     value: object = None
+    previous_value: object = None
 
 
 class Audit(Wire):

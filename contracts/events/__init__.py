@@ -8,6 +8,7 @@ from contracts.events import cases, control, dead_letters, decisions, effects, p
 NEWEST: tuple[type[Fact], ...] = (
     cases.CaseOpened,
     cases.CaseChanged,
+    cases.IntakeReconciled,
     proposals.FactsRead,
     proposals.ProposalMade,
     proposals.ProposalFailed,

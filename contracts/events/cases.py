@@ -1,4 +1,4 @@
-"""`nightshift.cases`, written by ingest: what changed outside."""
+"""`nightshift.cases`, written by ingest: what changed outside, and whether all of it was heard."""
 
 from typing import ClassVar, Literal
 
@@ -46,6 +46,8 @@ class CaseChanged(Fact):
     """
     texts: dict[str, Sealed] = Field(default_factory=dict)
     """What people wrote: `subject`, `body` …"""
+    late: bool = False
+    """Learnt from the provider's own list: no webhook had told it. Other changes of the object may be known better."""
     occurred_at: AwareDatetime
     received_at: AwareDatetime
 
@@ -54,3 +56,32 @@ class CaseOpened(CaseChanged):
     """The change by which the case came into being outside."""
 
     TYPE: ClassVar[str] = "case.opened.v1"
+
+
+class IntakeReconciled(Fact):
+    """What came in through one door within one hour was compared with the provider's own list.
+
+    The subject is no case: `<process>:<door>:intake-<hour>`.
+    """
+
+    TYPE: ClassVar[str] = "intake.reconciled.v1"
+    TOPIC: ClassVar[str] = topics.CASES
+
+    door: str
+    hour: AwareDatetime
+    """Its beginning."""
+    since: AwareDatetime
+    """From when on it was compared: later than its beginning where the door was first used within it."""
+    revision: int
+    """The how-manieth word about this hour, from 1 on; the last one stands."""
+    state: Literal["complete", "missing", "backfilled", "unknown"]
+    """`missing`: not all of it is taken in yet. `unknown`: the list could not be had, so nobody can tell."""
+    listed: int
+    """Updates on the provider's list, as far as webhooks tell of them."""
+    missing: int
+    """Of these, how many no webhook had told when they were looked for."""
+    code: str | None = None
+    """Why the list could not be had, where it is unknown."""
+    settled: bool
+    """The list did not change any more: nothing further will be said of this hour."""
+    compared_at: AwareDatetime

@@ -41,6 +41,8 @@ def status(state: State, *, json: Json = False) -> None:
         told = f"  {switch.changed_by}: {switch.reason}" if switch.reason else f"  {switch.changed_by}"
         console.print(Text.assemble((f"{switch.process} {word}", style), told, f" (generation {switch.generation})"))
     console.print(_figures(stands, deliveries, oldest))
+    if stands.intake_marked:
+        console.print(_marked(stands))
     if stands.errors:
         console.print(_errors(stands))
 
@@ -57,6 +59,7 @@ def _figures(stands: Status, deliveries: Mapping[str, int], oldest: float | None
         ("latency today", f"average {average}, p50 {p50}, p99 {p99}"),
         ("cost today", f"${stands.cost_usd_today:.4f}, {each}"),
         ("deliveries", _counts(deliveries)),
+        ("intake, last 7 days", _intake(stands)),
         ("cases", _counts(stands.cases)),
         ("decisions", _counts(stands.decisions)),
         ("effects", _counts(stands.effects)),
@@ -66,6 +69,26 @@ def _figures(stands: Status, deliveries: Mapping[str, int], oldest: float | None
         ("oldest waiting task", waits),
     ):
         table.add_row(name, figure)
+    return table
+
+
+def _intake(stands: Status) -> str:
+    hours = {f"{state} hours" if n > 1 else f"{state} hour": n for state, n in stands.intake.items()}
+    return _counts(hours) if hours else "not compared with the provider's list yet"
+
+
+def _marked(stands: Status) -> Table:
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("hour", "door")),
+        *("state", "not told by a webhook"),
+        title="intake that was not complete",
+        title_justify="left",
+        box=None,
+    )
+    for row in stands.intake_marked:
+        state = f"{row.state} ({row.code})" if row.code else row.state
+        missing = f"{row.missing:,} of {row.listed:,}" if row.missing else ""
+        table.add_row(f"{row.hour:%m-%d %H}:00", f"{row.process}/{row.door}", state, missing)
     return table
 
 

@@ -24,6 +24,7 @@ POSTGRES_MIN = 17
 SIGNED_IN_LATELY = timedelta(days=30)
 ZENDESK = ("NIGHTSHIFT_ZENDESK_URL", "NIGHTSHIFT_ZENDESK_EMAIL", "NIGHTSHIFT_ZENDESK_TOKEN")
 ZENDESK_SECONDS_MAX = 10.0
+LIST_SECONDS_BACK = 120
 
 
 async def the_database(place: Place) -> list[Verdict]:
@@ -154,7 +155,7 @@ async def webhook_secrets(_: Place) -> list[Verdict]:
 
 
 async def zendesk(_: Place) -> list[Verdict]:
-    """The credentials work, for a user of its own, and the clocks agree."""
+    """The credentials work, for a user of its own who may list what happened, and the clocks agree."""
     settings = {name: named_setting(name) for name in ZENDESK}
     missing = [name for name, value in settings.items() if not value]
     if len(missing) == len(ZENDESK):
@@ -163,8 +164,12 @@ async def zendesk(_: Place) -> list[Verdict]:
         return [Verdict("problem", "half configured", f"set {' and '.join(missing)} too")]
     url, email, token = (settings[name] or "" for name in ZENDESK)
     try:
-        async with httpx.AsyncClient(timeout=ZENDESK_SECONDS_MAX) as client:
-            answer = await client.get(f"{url.rstrip('/')}/api/v2/users/me.json", auth=(f"{email}/token", token))
+        async with httpx.AsyncClient(
+            base_url=f"{url.rstrip('/')}/api/v2/", auth=(f"{email}/token", token), timeout=ZENDESK_SECONDS_MAX
+        ) as client:
+            answer = await client.get("users/me.json")
+            start = {"start_time": str(int(time.time()) - LIST_SECONDS_BACK)}
+            listed = await client.get("incremental/ticket_events.json", params=start)
         user = answer.json().get("user") or {}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return [
@@ -173,7 +178,15 @@ async def zendesk(_: Place) -> list[Verdict]:
     verdicts = []
     if "date" in answer.headers:
         verdicts += _apart("Zendesk", parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time())
-    return [*verdicts, *_user(answer.status_code, user, email)]
+    return [*verdicts, *_user(answer.status_code, user, email), *_list(listed.status_code, email)]
+
+
+def _list(status: int, email: str) -> list[Verdict]:
+    """Whether the intake can be compared. What else is wrong with the credentials is said by `_user`."""
+    if status != httpx.codes.FORBIDDEN:
+        return []
+    text = f"{email} may not list ticket events: whether every webhook came stays unknown"
+    return [Verdict("warning", text, "make the user an admin, or empty `compared` of the door in process.toml")]
 
 
 def _user(status: int, user: dict[str, object], email: str) -> list[Verdict]:

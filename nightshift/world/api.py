@@ -12,7 +12,7 @@ from random import Random
 
 from contracts.base import Json
 from nightshift.world.faults import Faults
-from nightshift.world.model import OUR_USER_ID, Ticket, audit_json, comment_json, stamp, ticket_json, user_json
+from nightshift.world.model import OUR_USER_ID, Audit, Ticket, audit_json, comment_json, stamp, ticket_json, user_json
 from nightshift.world.update import RefusedError, object_of
 from nightshift.world.zendesk import Zendesk
 
@@ -60,11 +60,14 @@ class Api:
     token: str
     requests_per_minute: int = 100_000
     """A real account has 200 to 2,500; a night of 30 s needs more."""
+    lists_per_minute: int = 10
+    """Calls of the incremental list, by everybody together."""
     lag_seconds: float = 60.0
-    """The incremental lists leave out what is newer."""
+    """The incremental list leaves out what is newer."""
     random: Random = field(default_factory=lambda: Random(1))  # noqa: S311  # chooses faults, guards nothing
     _minute: datetime | None = None
     _calls_this_minute: int = 0
+    _lists_this_minute: int = 0
 
     def answer(self, call: Call) -> Answer | Cut:
         """What the caller gets. Late work that is due by now is done first."""
@@ -81,7 +84,8 @@ class Api:
             outcome = self._faulty(call) if call.method == "PUT" else self._read_faulty(call)
         except RefusedError as error:
             self.zendesk.count(f"refused_{error.status}")
-            outcome = Answer(error.status, error.body)
+            later = {"retry-after": str(self.faults.retry_after_seconds)} if error.retries else {}
+            outcome = Answer(error.status, error.body, later)
         return self._with_headers(outcome) if isinstance(outcome, Answer) else outcome
 
     def _down(self) -> Answer | Cut | None:
@@ -101,9 +105,14 @@ class Api:
     def _over_limit(self) -> Answer | None:
         minute = self.zendesk.now().replace(second=0)
         if minute != self._minute:
-            self._minute, self._calls_this_minute = minute, 0
+            self._minute, self._calls_this_minute, self._lists_this_minute = minute, 0, 0
         self._calls_this_minute += 1
         return self._rate_limited() if self._calls_this_minute > self.requests_per_minute else None
+
+    def list_over_limit(self) -> bool:
+        """Count a call of the incremental list."""
+        self._lists_this_minute += 1
+        return self._lists_this_minute > self.lists_per_minute
 
     def _rate_limited(self) -> Answer:
         self.zendesk.count("rate_limited")
@@ -232,56 +241,54 @@ def _users(api: Api, rows: list[Json], query: Mapping[str, str]) -> Json:
     return {"users": [user_json(users[author]) for author in sorted(authors) if author in users]}
 
 
-def _changed_tickets(api: Api, query: Mapping[str, str]) -> Json:
-    """Tickets by their last change. The cursor is the second and the id of the last one given."""
-    until = api.zendesk.now() - timedelta(seconds=api.lag_seconds)
-    after = _cursor(query)
-    rows = sorted((t.updated_at, t.id, t) for t in api.zendesk.state.tickets.values() if t.updated_at <= until)
-    rest = [row for row in rows if (row[0].timestamp(), row[1]) > after]
-    size = min(LIST_ROWS_MAX, max(1, _number(query.get("per_page"), LIST_ROWS_MAX)))
-    if page := rest[:size]:
-        after = (page[-1][0].timestamp(), page[-1][1])
-    return {
-        "tickets": [ticket_json(ticket) for _, _, ticket in page],
-        "after_cursor": base64.urlsafe_b64encode(f"{after[0]}|{after[1]}".encode()).decode(),
-        "end_of_stream": len(rest) <= size,
-    }
-
-
-def _cursor(query: Mapping[str, str]) -> tuple[float, int]:
-    given = query.get("cursor")
-    if given is None:
-        return float(_number(query.get("start_time"), 0)), -1
-    try:
-        second, _, ticket_id = base64.urlsafe_b64decode(given).decode().partition("|")
-        return float(second), int(ticket_id)
-    except ValueError as error:
-        raise RefusedError(400, "InvalidCursor", "The cursor is not valid") from error
-
-
 def _ticket_events(api: Api, query: Mapping[str, str]) -> Json:
+    """Every audit by time, those of deleted tickets too. Paged by time: a page ends with a whole second."""
+    if (refused := api.faults.list_refused) or api.list_over_limit():
+        raise RefusedError(refused or 429, "ListRefused", "The list cannot be had", retries=True)
     until = api.zendesk.now() - timedelta(seconds=api.lag_seconds)
     start = datetime.fromtimestamp(_number(query.get("start_time"), 0), UTC)
+    if start > until:
+        raise RefusedError(422, "StartTimeTooRecent", "Use a start_time that is older")
     found = sorted(
-        (audit.id, ticket.id)
+        (audit.created_at, audit.id, ticket, audit)
         for ticket in api.zendesk.state.tickets.values()
         for audit in ticket.audits
         if start <= audit.created_at <= until
-    )[:LIST_ROWS_MAX]
-    events = [_ticket_event(api.zendesk.state.tickets[ticket_id], audit_id) for audit_id, ticket_id in found]
-    return {"ticket_events": list(events), "count": len(events), "end_of_stream": len(events) < LIST_ROWS_MAX}
+    )
+    size = min(LIST_ROWS_MAX, max(1, _number(query.get("per_page"), LIST_ROWS_MAX)))
+    last = found[:size][-1][0] if found else start
+    page = [(ticket, audit) for at, _, ticket, audit in found if at <= last]
+    whole = "comment_events" in query.get("include", "")
+    return {
+        "ticket_events": [_ticket_event(ticket, audit, comments=whole) for ticket, audit in page],
+        "count": len(page),
+        "end_time": int(last.timestamp()),
+        "end_of_stream": len(page) == len(found),
+    }
 
 
-def _ticket_event(ticket: Ticket, audit_id: int) -> Json:
-    audit = next(audit for audit in ticket.audits if audit.id == audit_id)
+def _ticket_event(ticket: Ticket, audit: Audit, *, comments: bool) -> Json:
     return {
         "id": audit.id,
         "ticket_id": ticket.id,
         "timestamp": int(audit.created_at.timestamp()),
         "created_at": stamp(audit.created_at),
         "updater_id": audit.author_id,
-        "child_events": list(audit.events),
+        "event_type": "Audit",
+        "child_events": [_child_event(event, comments=comments) for event in audit.events],
     }
+
+
+def _child_event(event: Json, *, comments: bool) -> Json:
+    """Other than in an audit, a changed field is a name of its own."""
+    kind = event["type"]
+    if kind == "Comment":
+        told = event if comments else {"comment_present": True, "comment_public": event["public"]}
+        return {**told, "event_type": kind}
+    name, value = str(event["field_name"]), event["value"]
+    changed: Json = {"custom_ticket_fields": {name: value}} if name.isdecimal() else {name: value}
+    before: Json = {"previous_value": event["previous_value"]} if kind == "Change" else {}
+    return {"id": event["id"], "event_type": kind, **changed, **before}
 
 
 def _number(text: str | None, default: int) -> int:
@@ -294,6 +301,5 @@ _READERS: tuple[tuple[str, Reader], ...] = (
     (r"/api/v2/tickets/(\d{1,18})(?:\.json)?", _ticket),
     (r"/api/v2/tickets/(\d{1,18})/audits(?:\.json)?", _audits),
     (r"/api/v2/tickets/(\d{1,18})/comments(?:\.json)?", _comments),
-    (r"/api/v2/incremental/tickets/cursor(?:\.json)?", _changed_tickets),
     (r"/api/v2/incremental/ticket_events(?:\.json)?", _ticket_events),
 )

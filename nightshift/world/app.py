@@ -137,7 +137,8 @@ def _report(world: World, what: str) -> Response:
         case "deliveries":
             told = ("invocation_id", "event_id", "ticket_id", "kind", "attempts", "status", "done")
             rows = [{name: getattr(one, name) for name in told} for one in world.sender.deliveries.values()]
-            return _json({"counts": dict(world.sender.counts), "deliveries": rows})
+            dropped = [one._asdict() for one in world.sender.dropped]
+            return _json({"counts": dict(world.sender.counts), "deliveries": rows, "dropped": dropped})
         case _:
             return _json({"error": "there is no such report"}, 404)
 

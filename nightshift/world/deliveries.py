@@ -6,12 +6,12 @@ import hashlib
 import heapq
 import hmac
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -50,6 +50,8 @@ class Mischief:
     stale_percent: float = 0.0
     trigger_percent: float = 0.0
     """The share of updates told by a trigger's body instead of event subscriptions."""
+    dropped_percent: float = 0.0
+    """The share of events that are never sent, as behind an open breaker of Zendesk's."""
 
 
 @dataclass(kw_only=True)
@@ -67,6 +69,14 @@ class Delivery:
     status: int | None = None
     """The last answer; none where nobody answered."""
     done: bool = False
+
+
+class Dropped(NamedTuple):
+    """An event that was never sent."""
+
+    event_id: str
+    ticket_id: int
+    type: str
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
@@ -107,6 +117,7 @@ class Sender:
         self.mischief = mischief or Mischief()
         self.deliveries: OrderedDict[str, Delivery] = OrderedDict()
         self.counts: Counter[str] = Counter()
+        self.dropped: deque[Dropped] = deque(maxlen=KEPT_MAX)
         self._secret = secret
         self._client = client
         self._clock = clock
@@ -123,6 +134,10 @@ class Sender:
         if self._chance(self.mischief.trigger_percent):
             bodies = [(bodies[0][0], trigger_body(ticket))]
         for event_id, body in bodies:
+            if self._chance(self.mischief.dropped_percent):
+                self.counts["dropped"] += 1
+                self.dropped.append(Dropped(event_id, ticket.id, str(orjson.loads(body).get("type", "trigger"))))
+                continue
             late = self._chance(self.mischief.shuffled_percent)
             for copy in range(self._random.randint(1, self.mischief.copies_max)):
                 delay = self._random.uniform(0, self.mischief.shuffled_seconds) if late or copy else 0.0

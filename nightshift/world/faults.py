@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from random import Random
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 Down = Literal["", "503", "cut"]
 Fault = Literal["fail", "rate_limited", "no_effect", "effect_then_500", "effect_then_cut", "late"]
@@ -31,6 +31,8 @@ class Faults:
     hold_seconds: float = 30.0
     """How long a late call's connection stays open before it is cut."""
     retry_after_seconds: int = 1
+    list_refused: Annotated[int, Field(ge=0, le=599)] = 0
+    """The status with which the incremental list is refused: 403 to one who is no admin, 429, 503. 0: it is had."""
 
     def strike(self, random: Random, *, writes: bool) -> Fault | None:
         """Which fault this call meets."""

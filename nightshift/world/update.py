@@ -21,9 +21,11 @@ _EVENT_OF_FIELD = {
 class RefusedError(Exception):
     """The API says no. `body` is what it answers."""
 
-    def __init__(self, status: int, error: str, description: str) -> None:
+    def __init__(self, status: int, error: str, description: str, *, retries: bool = False) -> None:
+        """`retries`: the answer says when to come again."""
         super().__init__(f"{status} {error}")
         self.status = status
+        self.retries = retries
         self.body: Json = {"error": error, "description": description}
 
 

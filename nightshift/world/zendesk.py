@@ -177,6 +177,7 @@ class Zendesk:
         ticket = self.ticket(ticket_id)
         update = self._begin(ticket, actor_id, "web")
         ticket.gone = "spam" if spam else "deleted"
+        update.note("Change", "status", "deleted", ticket.status)
         update.told = [("marked_as_spam" if spam else "soft_deleted", {})]
         self._end(update)
 
@@ -185,6 +186,7 @@ class Zendesk:
         ticket = self.state.tickets[ticket_id]
         update = self._begin(ticket, actor_id, "web")
         ticket.gone = ""
+        update.note("Change", "status", ticket.status, "deleted")
         update.told = [("undeleted", {})]
         self._end(update)
 

@@ -255,7 +255,7 @@ def _alone(change: CaseChanged) -> Case:
         comments=() if comment is None else (comment,),
         statuses=(Turn(**at, status=status, author=change.author),) if isinstance(status, str) else (),
         first_at=first_at,
-        read_at=received if audit else None,
+        read_at=received if audit and not change.late else None,  # late intake tells one update, not the whole
     )
 
 

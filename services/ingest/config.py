@@ -23,6 +23,12 @@ class Settings(RuntimeSettings):
     """Deliveries that may wait for each writer; further ones are answered 503."""
     seen_days: int = Field(default=90, gt=0)
     """How long a replay is recognised."""
+    reconcile_seconds: float = Field(default=300, gt=0)
+    """How often the intake is compared with the provider's own list."""
+    reconcile_grace_seconds: float = Field(default=120, ge=0)
+    """A younger update is not missed yet: its webhook may be under way."""
+    list_calls_per_minute: float = Field(default=7.5, gt=0)
+    """Zendesk allows 10 to everybody together who lists, 30 with the high-volume add-on."""
 
 
 def secrets_of(door: Door) -> Sequence[str]:

@@ -1,10 +1,13 @@
 """What ingest needs of what lies outside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from connectors.protocol import Lists, Reads
 from services.ingest.domain.delivery import Delivery, Outcome
+from services.ingest.domain.reconciliation import Heard, Hour
 from services.runtime.postgres import Connection
 
 Clock = Callable[[], datetime]
@@ -59,3 +62,47 @@ class Archive(Protocol):
 
     async def say_again(self, connection: Connection, delivery: Delivery) -> None:
         """Owe its events to the world; those that were said before stay said once."""
+
+
+class Outside(Lists, Reads, Protocol):
+    """The provider of a door: its list of updates, and one object's whole history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to compare a door's intake, while the lease lasts. Whoever claims it later has a higher token."""
+
+    process: str
+    source: str
+    since: datetime
+    """From when on its intake is compared."""
+    token: int
+
+
+class LeaseLostError(Exception):
+    """Somebody else compares the door's intake now."""
+
+
+class Hours(Protocol):
+    """What is known of each hour of each door. All but `claim` and `known` raise LeaseLostError."""
+
+    async def claim(self, process: str, source: str, now: datetime) -> Claim | None:
+        """Take what is due. A door is compared from the first look on that finds something delivered through it."""
+
+    async def hold(self, claim: Claim) -> None:
+        """Keep the lease for a while longer."""
+
+    async def release(self, claim: Claim, *, seconds: float) -> None:
+        """Give the lease back; it is due again after `seconds`."""
+
+    async def unsettled(self, claim: Claim, now: datetime) -> Sequence[Hour]:
+        """Hours that may still change, the running one too, the newest first."""
+
+    async def heard(self, claim: Claim, since: datetime, until: datetime, object_ids: Collection[str]) -> list[Heard]:
+        """What webhooks told about these objects within that time, and up to some hours later."""
+
+    async def known(self, delivery_ids: Collection[str]) -> Collection[str]:
+        """Those of these deliveries that are stored."""
+
+    async def keep(self, claim: Claim, before: Hour, after: Hour, now: datetime) -> None:
+        """Store what is known of an hour now, and say it where it is news."""

@@ -51,6 +51,8 @@ class Door(_Table):
     """What waits longer (outage, pause, redrive, backfill) is handed to a person, never answered unattended."""
     reads_per_second: float = Field(default=5, gt=0)
     """How many objects are read in a second, at most, to complete what webhooks left out."""
+    compared: tuple[str, ...] = ()
+    """Kinds of change that the provider's own list is searched for; without any, the intake is not compared with it."""
 
 
 class ActionSettings(_Table):

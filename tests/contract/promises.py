@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import orjson
 import pytest
 
-from connectors.protocol import LooksUp, Sends
+from connectors.protocol import Lists, LooksUp, Reads, Sends, Update
 from contracts.decision import Request
 from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
 from tests.fakes.other_side import Answer, Cut, OtherSide, Silence
@@ -173,3 +174,56 @@ class LooksUpPromises:
             await source.look_up("invoices", {})
 
         assert refused.value.code == "unknown_query"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What is listed, and read, and how an object of it is commented: every call is a second later."""
+
+    lists: Lists
+    reads: Reads
+    begins_at: datetime
+    comment: Callable[[str], None]
+
+
+class ListsPromises:
+    """Of providers with a list of updates. Brings `account`."""
+
+    async def test_every_update_is_on_the_list_in_order_of_time_over_all_its_pages(self, account: Account) -> None:
+        for number in range(600):
+            account.comment(str(number % 7 + 1))
+
+        updates = await _listed(account, account.begins_at)
+
+        assert [update.object_id for update in updates] == [str(number % 7 + 1) for number in range(600)]
+        assert [update.at for update in updates] == sorted(update.at for update in updates)
+
+    async def test_a_list_begins_where_it_is_asked_to(self, account: Account) -> None:
+        for _ in range(10):
+            account.comment("1")
+        every = await _listed(account, account.begins_at)
+
+        assert await _listed(account, every[4].at) == every[4:]
+        assert await _listed(account, every[9].at + timedelta(seconds=1)) == []
+
+    async def test_what_the_list_names_is_what_a_read_tells(self, account: Account) -> None:
+        for number in (1, 2, 1, 3, 1):
+            account.comment(str(number))
+
+        for update in await _listed(account, account.begins_at):
+            told = [c for c in await account.reads.read(update.object_id) if c.update_id == update.update_id]
+            assert {change.occurred_at for change in told} == {update.at}
+            for part in update.parts:
+                alike = [c for c in told if c.kind in part.kinds]
+                assert [c.fields["comment_id"] for c in alike] == [part.comment_id or "description"]
+
+
+async def _listed(account: Account, since: datetime) -> list[Update]:
+    found: dict[str, Update] = {}
+    cursor = None
+    while True:
+        page = await account.lists.list_updates(since, cursor)
+        found |= {update.update_id: update for update in page.updates}
+        if page.end:
+            return list(found.values())
+        cursor = page.cursor

@@ -1,7 +1,8 @@
 """Each connector keeps the promises of its kind, against a real server below it."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Literal
 
 import httpx
@@ -11,16 +12,19 @@ import pytest
 from connectors import http_transport
 from connectors.http import HttpSource
 from connectors.none import NoOutside
-from connectors.protocol import LooksUp
+from connectors.protocol import LooksUp, PlainChange
 from connectors.slack import Slack
 from contracts.base import Json
+from contracts.basis import version_of
 from contracts.decision import Request
 from contracts.failures import ConflictError, LaterError, PermanentError
 from tests.contract.promises import (
     NO_PATIENCE_SECONDS,
     PATIENCE_SECONDS,
+    Account,
     Destination,
     Job,
+    ListsPromises,
     LooksUpPromises,
     SendsPromises,
 )
@@ -108,6 +112,30 @@ class TestNoOutsideLooksUp(LooksUpPromises):
         many = orjson.dumps([{"n": n} for n in range(150)]).decode()
         queries = {"order": '[{"id": "A-1", "total": "19.90"}]', "many": many}
         return NoOutside(clock=lambda: NOW, queries=queries)
+
+
+class TestNoOutsideLists(ListsPromises):
+    @pytest.fixture
+    def account(self) -> Account:
+        outside = NoOutside(clock=lambda: NOW)
+        ordinals = count(1)
+
+        def comment(object_id: str) -> None:
+            number = next(ordinals)
+            at = NOW + timedelta(seconds=number)
+            change = PlainChange(
+                object_id=object_id,
+                kind="comment_added",
+                identity=f"c{number}",
+                update_id=f"u{number}",
+                version=version_of(at),
+                author="customer",
+                occurred_at=at,
+                fields={"comment_id": str(number)},
+            )
+            outside.put(change)
+
+        return Account(outside, outside, NOW, comment)
 
 
 class TestHttpSource:

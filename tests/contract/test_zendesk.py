@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 
 from connectors import http_transport
-from connectors.protocol import PlainChange
+from connectors.protocol import PlainChange, Update
 from connectors.zendesk import Zendesk
 from contracts.base import Json
 from contracts.basis import basis_of, version_of
@@ -18,8 +18,10 @@ from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, P
 from nightshift.world.app import build
 from nightshift.world.books import books
 from nightshift.world.model import AGENT_ID, OUR_USER_ID, Ticket
+from nightshift.world.night import play
 from nightshift.world.world import World
-from tests.contract.promises import Destination, Job, SendsPromises
+from services.ingest.domain.reconciliation import Heard, compare
+from tests.contract.promises import Account, Destination, Job, ListsPromises, SendsPromises
 from tests.fakes.other_side import Answer
 from tests.fakes.world import START, Clock, connector, served, world as new_world
 
@@ -264,22 +266,96 @@ async def test_a_long_history_is_read_over_its_pages(zendesk: Zendesk, world: Wo
     assert len(read) == 231
 
 
-async def test_the_list_pages_through_what_changed_and_leaves_out_the_last_minute(
+class TestZendeskLists(ListsPromises):
+    @pytest.fixture
+    def account(self, zendesk: Zendesk, world: World, clock: Clock) -> Account:
+        ann = world.zendesk.add_customer("Ann", "ann@example.com")
+        world.api.lag_seconds = -1  # what is there is listed
+
+        def comment(ticket: str) -> None:
+            """A ticket that is not there yet is opened by it."""
+            clock.tick(1)
+            if int(ticket) not in world.zendesk.state.tickets:
+                world.zendesk.create(ann.id, "Order", "Where is it?")
+            else:
+                world.zendesk.comment(int(ticket), ann.id, "And?")
+
+        return Account(zendesk, zendesk, START, comment)
+
+
+async def test_more_updates_of_one_second_than_a_page_takes_are_all_listed(
     zendesk: Zendesk, world: World, clock: Clock
 ) -> None:
     ann = world.zendesk.add_customer("Ann", "ann@example.com")
-    for number in range(150):
-        world.zendesk.create(ann.id, f"ticket {number}", "text")
+    for count in (300, 2):
+        for number in range(count):
+            world.zendesk.create(ann.id, f"ticket {number}", "text")
+        clock.tick(1)
+    clock.tick(60)
+
+    listed = {update.object_id for update in await every_update(zendesk)}
+
+    assert listed == {str(number) for number in range(1, 303)}
+
+
+async def test_the_list_tells_what_each_update_did_and_leaves_out_the_last_minute(
+    zendesk: Zendesk, world: World, clock: Clock, ticket: Ticket
+) -> None:
+    world.zendesk.update(
+        ticket.id,
+        {"comment": {"body": "Look", "public": False}, "status": "pending", "custom_fields": [{"id": 7, "value": "x"}]},
+        actor_id=AGENT_ID,
+    )
+    world.zendesk.remove(ticket.id)
+    world.zendesk.restore(ticket.id)
+    clock.tick(61)
+    world.zendesk.comment(ticket.id, ticket.requester_id, "too new")
+
+    page = await zendesk.list_updates(START, None)
+
+    assert page.end
+    assert [[sorted(part.kinds) for part in update.parts] for update in page.updates] == [
+        [["created"]],
+        [["comment_added"], ["status_changed"]],
+        [["marked_as_spam", "permanently_deleted", "soft_deleted"]],
+        [["undeleted"]],
+    ]
+    assert page.updates[1].parts[0].comment_id == str(ticket.comments[1].id)
+
+
+async def test_webhooks_tell_each_part_of_each_update_on_the_list(
+    zendesk: Zendesk, world: World, clock: Clock, events: list[Json]
+) -> None:
+    await play(world.zendesk, world.api.faults, lambda _done, _total: clock.tick(7), tickets=60, seconds=0, seed=3)
     clock.tick(120)
-    world.zendesk.create(ann.id, "too new", "text")
 
-    first = await zendesk.list_changed(START, None)
-    second = await zendesk.list_changed(START, first.cursor)
+    updates = await every_update(zendesk)
+    heard = [_heard(change) for change in received(zendesk, events)]
+    found = compare(updates, heard, {kind for update in updates for part in update.parts for kind in part.kinds})
 
-    found = [change.object_id for page in (first, second) for change in page.changes]
-    assert found == [str(number) for number in range(1, 151)]
-    assert (first.end, second.end) == (False, True)
-    assert all(change.hint for change in first.changes)
+    assert found.listed > 60
+    assert found.missing == ()
+    for number in range(0, len(heard), 13):
+        lost = heard[number]
+        without = compare(updates, heard[:number] + heard[number + 1 :], {lost.kind})
+        compared = any(lost.kind in part.kinds for update in updates for part in update.parts)
+        assert [update.object_id for update in without.missing] == ([lost.object_id] if compared else [])
+
+
+async def every_update(zendesk: Zendesk) -> list[Update]:
+    found: list[Update] = []
+    cursor = None
+    while True:
+        page = await zendesk.list_updates(START, cursor)
+        found += page.updates
+        if page.end:
+            return found
+        cursor = page.cursor
+
+
+def _heard(change: PlainChange) -> Heard:
+    comment_id = change.fields.get("comment_id")
+    return Heard(change.object_id, change.kind, change.occurred_at, None if comment_id is None else str(comment_id))
 
 
 async def test_a_down_zendesk_asks_for_patience(zendesk: Zendesk, world: World, ticket: Ticket) -> None:

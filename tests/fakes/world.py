@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -45,7 +45,7 @@ def connector(client: httpx.AsyncClient, base_url: str = "http://world", *, time
     )
 
 
-def world(clock: Clock, client: httpx.AsyncClient, **settings: Any) -> World:
+def world(clock: Callable[[], datetime], client: httpx.AsyncClient, **settings: Any) -> World:
     return World(clock=clock, token=TOKEN, secret=SECRET, client=client, **settings)
 
 

@@ -25,7 +25,7 @@ from services.reporter.outbound.queries import Queries
 from services.runtime.health import HealthApp
 from services.runtime.postgres import Database, connect
 from tests.conftest import MigratedDatabase
-from tests.unit.reporter.night import POLICY, START, Story, key_of, night, records, switch_events, tell
+from tests.unit.reporter.night import POLICY, START, Story, hour_events, key_of, night, records, switch_events, tell
 
 TOKEN = "a-token-of-some-length"
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -264,6 +264,45 @@ async def test_status_tells_today_from_the_running_sums(site: Site) -> None:
     assert status.model_validate_json(status.model_dump_json()) == status
 
 
+async def test_hours_of_intake_that_are_not_complete_are_shown_for_a_week_the_newest_first(site: Site) -> None:
+    complete, mended = START, START + timedelta(hours=1)
+    await site.take(hour_events(complete, "complete") + hour_events(mended, "missing", "backfilled"))
+    await site.take(hour_events(START + timedelta(hours=2), "unknown"))
+    week = timedelta(days=queries.DAYS_SHOWN)
+
+    async with site.database.connection() as connection:
+        status = await queries.status(connection, at=mended + week)
+        later = await queries.status(connection, at=mended + week + timedelta(seconds=1))
+        others = await queries.status(connection, at=mended, process="another")
+
+    assert status.intake == {"backfilled": 1, "unknown": 1}
+    assert [(row.state, row.missing, row.code) for row in status.intake_marked] == [
+        ("unknown", 0, "forbidden"),
+        ("backfilled", 1, None),
+    ]
+    assert later.intake == {"unknown": 1}
+    assert others.intake == {}
+    assert status.events == 4
+    assert status.cases == {}
+
+
+async def test_the_page_shows_the_hours_and_leads_to_what_was_said_of_them(site: Site) -> None:
+    now = datetime.now(UTC)
+    await site.take(tell("1", "answered", now - timedelta(hours=3)))
+    await site.take(hour_events(now - timedelta(hours=3), "missing", "backfilled"))
+    await site.take(hour_events(now - timedelta(hours=2), "unknown"))
+    await site.sign_in()
+
+    page = await site.page("/")
+    told = await site.page(f"/cases/support:zendesk:intake-{now - timedelta(hours=3):%Y-%m-%dT%H}")
+
+    assert "1 backfilled, 1 unknown hours" in page
+    assert "1 of 1000" in page
+    assert "our credentials are refused, or a right is missing" in page
+    assert "no webhook had told 1 of 1000 updates" in told
+    assert "1 of 1000 updates on the provider&#39;s own list came in late" in told
+
+
 async def test_an_unanswered_case_is_overdue_from_its_due_time_on(site: Site) -> None:
     await site.take(tell("1", "waiting", START))
     due_at = START + timedelta(minutes=60)
@@ -341,6 +380,7 @@ async def test_metrics_tell_what_the_projections_say(site: Site) -> None:
     assert "nightshift_dead_letters_open 1.0" in metrics
     assert 'nightshift_switch_on{process="support"} 0.0' in metrics  # no row means off
     assert 'nightshift_today_runs{process="support"}' in metrics
+    assert 'nightshift_intake_hours{process="support",state="unknown"}' in metrics
     assert 'nightshift_first_replies{process="support",state="met"}' in metrics
 
 

@@ -262,7 +262,8 @@ async def test_a_rebuild_equals_the_live_projections_and_says_what_it_was_made_b
     cases = await rebuild(database, POLICIES, progress=seen.append)
 
     assert await digest_of(database) == live
-    assert (cases, seen) == (41, [41])
+    subjects = {record.key for record in told}
+    assert (cases, seen) == (len(subjects), [len(subjects)])
     assert await projected_by(database) == version_of(POLICIES)
 
 

@@ -85,3 +85,19 @@ def test_every_secret_has_a_maker() -> None:
     made = set(re.findall(r"^keep (\w+)", script, re.MULTILINE)) | {f"{name}_database_url" for name in SERVICES}
 
     assert made == COMPOSE["secrets"].keys()
+
+
+@pytest.mark.parametrize("service", ["ingest", "classifier", "actor"])
+def test_whoever_calls_the_help_desk_has_its_token_and_may_get_there(service: str) -> None:
+    composed = COMPOSE["services"][service]
+    manifest = (PROJECT / f"deploy/k8s/base/{service}.yaml").read_text()
+    secrets = (PROJECT / "deploy/k8s/secrets").read_text()
+    policies = yaml.safe_load_all((PROJECT / "deploy/k8s/base/network.yaml").read_text())
+    (outside,) = [policy["spec"] for policy in policies if policy["metadata"]["name"] == "outside"]
+
+    assert "zendesk_token" in composed["secrets"]
+    assert composed["environment"]["NIGHTSHIFT_ZENDESK_TOKEN_FILE"] == "/run/secrets/zendesk_token"
+    assert "outside" in composed["networks"]
+    assert "{ name: NIGHTSHIFT_ZENDESK_TOKEN_FILE, value: /run/secrets/nightshift/zendesk_token }" in manifest
+    assert re.search(rf"^make nightshift-{service} .*\bzendesk_token\b", secrets, re.MULTILINE)
+    assert service in outside["podSelector"]["matchExpressions"][0]["values"]

@@ -67,6 +67,8 @@ class Delivery(NamedTuple):
     received_at: datetime
     changes: Sequence[Change]
     unreadable: Unreadable | None = None
+    late: bool = False
+    """Taken in from the provider's own list, since no webhook had told it."""
 
 
 def delivery_id_of(process: str, source: str, sender_id: str) -> str:

@@ -34,6 +34,7 @@ def record_of(delivery: Delivery, change: Change, keys: CaseKeys, *, bytes_max: 
         "hint": plain.hint,
         "fields": plain.fields,
         "texts": {name: keys.seal(text) for name, text in plain.texts.items()},
+        "late": delivery.late,
         "occurred_at": plain.occurred_at,
         "received_at": delivery.received_at,
     }

@@ -252,6 +252,7 @@ def _about(delivery: Delivery) -> bytes:
             "signed": delivery.signed,
             "traceparent": delivery.traceparent,
             "received_at": delivery.received_at,
+            "late": delivery.late,
         }
     )
 

@@ -9,11 +9,11 @@ from typing import Literal
 
 from contracts.base import Contract
 from contracts.basis import version_of
-from contracts.events.cases import CaseChanged
+from contracts.events.cases import CaseChanged, IntakeReconciled
 from contracts.events.control import ProcessPaused, ProcessResumed
 from contracts.events.decisions import DecisionMade
 from contracts.events.proposals import ProposalMade
-from services.reporter.domain import effects, runs, sla
+from services.reporter.domain import effects, intake, runs, sla
 from services.reporter.domain.latency import bucket_of
 from services.reporter.domain.log import History
 from services.reporter.domain.views import (
@@ -27,13 +27,15 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 4
+VERSION = 5
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
+OF_NO_CASE = (ProcessPaused, ProcessResumed, IntakeReconciled)
+"""Their subject is a process, or an hour of intake."""
 NOT_CONNECTED = "not_connected"
 """The code of an effect whose destination has no address: it was certainly not sent."""
 
-Kind = Literal["case", "run", "error", "dead_letter", "approval", "sla", "unread", "sums"]
+Kind = Literal["case", "run", "error", "dead_letter", "approval", "sla", "intake", "unread", "sums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Projected:
 
 
 def project(history: History, policy: sla.Policy | None) -> Projected:
-    """The rows of one case. A subject that is no case (a process, for its switch) has only what is unread, and sums."""
+    """The rows of one case. A subject that is no case (a process, an hour of intake) has no row of that kind."""
     found_runs, errors = runs.runs_of(history, _never_seen(policy)), runs.errors_of(history)
     promise = sla.sla_of(history, policy)
     letters, approvals = runs.dead_letters_of(history, promise), runs.approvals_of(history, promise)
@@ -69,8 +71,10 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
         *(_row("approval", str(r.approval_id), r.state, r.requested_at, r) for r in approvals),
         *(Row("unread", str(u.event_id), u.type, u.time, json.dumps({"why": u.why})) for u in history.unread),
     ]
+    if (hour := intake.intake_of(history)) is not None:
+        rows.append(_row("intake", "", hour.state, hour.hour, hour))
     case: CaseRow | None = None
-    if len(history.events) > len(history.of(ProcessPaused)) + len(history.of(ProcessResumed)):
+    if len(history.events) > sum(len(history.of(contract)) for contract in OF_NO_CASE):
         case = _case(history, policy, promise, found_runs, errors, letters, approvals)
         rows.append(_row("case", "", case.state, case.changed_at, case))
         if promise.opened_at is not None:

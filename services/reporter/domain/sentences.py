@@ -29,6 +29,7 @@ CODES = {
     "forbidden": "our credentials are refused, or a right is missing",
     "gone": "the ticket is gone",
     "newer_basis": "something newer happened outside",
+    "not_connected": "its address or token is not set",
     "not_found": "no clear answer came, and it is not there",
     "not_there": "it was confirmed, and it is not there",
     "rate_limited": "the other side asks for patience",
@@ -75,7 +76,7 @@ def why(reasons: Sequence[Reason]) -> str:
 
 def _opened(data: cases.CaseOpened) -> Told:
     number = f"{data.door} {data.object_id}"
-    return Told(_WHO[data.author], f"{_capital(_WHO[data.author])} opened {number}{_state_of(data)}.")
+    return Told(_WHO[data.author], f"{_capital(_WHO[data.author])} opened {number}{_state_of(data)}{_late(data)}.")
 
 
 def _changed(data: cases.CaseChanged) -> Told:
@@ -84,7 +85,23 @@ def _changed(data: cases.CaseChanged) -> Told:
     seen = "" if public is None else ", publicly" if public else ", as an internal note"
     hint = "; the news is not complete, so the object is read" if data.hint else ""
     who = _WHO[data.author]
-    return Told(who, f"{_capital(who)} changed {data.door} {data.object_id}: {kind}{seen}{_state_of(data)}{hint}.")
+    told = f"{kind}{seen}{_state_of(data)}{hint}{_late(data)}"
+    return Told(who, f"{_capital(who)} changed {data.door} {data.object_id}: {told}.")
+
+
+def _reconciled(data: cases.IntakeReconciled) -> Told:
+    listed = f"{data.listed} update{'' if data.listed == 1 else 's'} on the provider's own list"
+    words = {
+        "complete": f"Everything came in: webhooks had told all {listed}",
+        "missing": f"Not everything came in: no webhook had told {data.missing} of {listed}; they are read",
+        "backfilled": f"{data.missing} of {listed} came in late, for no webhook had told them",
+        "unknown": f"Nobody can tell whether everything came in: the provider's own list cannot be had ({data.code})",
+    }
+    return Told("ingest", f"{words[data.state]}.")
+
+
+def _late(data: cases.CaseChanged) -> str:
+    return "; no webhook had told it, it was found on the provider's own list" if data.late else ""
 
 
 def _state_of(data: cases.CaseChanged) -> str:
@@ -201,6 +218,7 @@ def _capital(text: str) -> str:
 SENTENCES: dict[str, Callable[[Any], Told]] = {
     cases.CaseOpened.TYPE: _opened,
     cases.CaseChanged.TYPE: _changed,
+    cases.IntakeReconciled.TYPE: _reconciled,
     proposals.FactsRead.TYPE: _facts,
     proposals.ProposalMade.TYPE: _proposed,
     proposals.ProposalFailed.TYPE: _proposal_failed,

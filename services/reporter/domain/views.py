@@ -16,6 +16,7 @@ Word = Literal["executed", "held", "refused", "ignored"]
 EffectState = Literal["planned", "attempted", "retry", "acknowledged", "observed", "superseded", "dead", "person"]
 SlaState = Literal["met", "breached", "waiting", "not_applicable"]
 By = Literal["automated", "staff"]
+IntakeState = Literal["complete", "missing", "backfilled", "unknown"]
 
 
 class EffectRow(Contract):
@@ -30,6 +31,26 @@ class EffectRow(Contract):
     reference: str | None = None
     code: str | None = None
     at: AwareDatetime | None = None
+
+
+class IntakeRow(Contract):
+    """One hour of intake through one door, beside the provider's own list.
+
+    `missing` counts what no webhook told; once it was taken in late, the state is `backfilled`.
+    """
+
+    case_id: str
+    """Where its story is told, as a case's is."""
+    process: str
+    door: str
+    hour: AwareDatetime
+    since: AwareDatetime
+    state: IntakeState
+    listed: int
+    missing: int
+    code: str | None
+    settled: bool
+    compared_at: AwareDatetime
 
 
 class ErrorRow(Contract):
@@ -220,6 +241,10 @@ class Status(Contract):
     """Age of the oldest run that nothing was decided about."""
     sla: SlaStatus
     switches: tuple[Switch, ...]
+    intake: dict[str, int]
+    """Hours of the last days by state, beside the provider's own list."""
+    intake_marked: tuple[IntakeRow, ...]
+    """The newest of these that are not complete."""
     days: tuple[Day, ...]
     events: int
     unread: int

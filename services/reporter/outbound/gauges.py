@@ -1,11 +1,12 @@
 """The projections' figures as metrics, read now and then from the running sums."""
 
 from collections.abc import Mapping
+from typing import get_args
 
 import structlog
 from prometheus_client import Gauge
 
-from services.reporter.domain.views import Status
+from services.reporter.domain.views import IntakeState, Status
 from services.reporter.ports import Reads
 from services.runtime.postgres import UNAVAILABLE
 from services.runtime.stop import Stop
@@ -35,6 +36,11 @@ runs = Gauge("nightshift_today_runs", "Runs of this UTC day", ["process"])
 failures = Gauge("nightshift_today_failures", "Failures of this UTC day", ["process"])
 cost_usd = Gauge("nightshift_today_cost_usd", "Cost of this UTC day's runs in US dollars", ["process"])
 tokens = Gauge("nightshift_today_tokens", "Tokens of this UTC day's runs", ["process"])
+intake_hours = Gauge(
+    "nightshift_intake_hours",
+    "Hours of intake of the last 7 days, beside the provider's own list",
+    ["process", "state"],
+)
 latency_average = Gauge("nightshift_today_latency_average_seconds", "Mean latency of this UTC day's runs", ["process"])
 latency = Gauge(
     "nightshift_today_latency_seconds", "Latency of this UTC day's runs, by quantile", ["process", "quantile"]
@@ -86,6 +92,8 @@ def _tell_of(process: str, status: Status) -> None:
     for state in ("met", "breached", "overdue", "waiting", "not_applicable"):
         first_replies.labels(process, state).set(getattr(status.sla, state))
     due_soon.labels(process).set(status.sla.due_soon)
+    for hours in get_args(IntakeState):
+        intake_hours.labels(process, hours).set(status.intake.get(hours, 0))
     runs.labels(process).set(status.runs_today)
     failures.labels(process).set(status.failures_today)
     cost_usd.labels(process).set(float(status.cost_usd_today))

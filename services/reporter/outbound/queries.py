@@ -24,6 +24,7 @@ from services.reporter.domain.views import (
     Day,
     DeadLetterRow,
     ErrorRow,
+    IntakeRow,
     Latency,
     Line,
     SlaStatus,
@@ -37,6 +38,7 @@ from services.runtime import vault
 from services.runtime.postgres import Connection, Database
 
 ERRORS_SHOWN = 10
+HOURS_SHOWN = 10
 DAYS_SHOWN = 7
 CASES_PER_PAGE = 50
 WAITING_SHOWN = 200
@@ -58,6 +60,15 @@ WHERE kind = 'sla' AND state = 'waiting' AND at < $2 AND ($3::text IS NULL OR pr
 _OLDEST_OPEN = """
 SELECT at FROM reporter.projections
 WHERE kind = 'run' AND state = 'open' AND ($1::text IS NULL OR process = $1) ORDER BY at LIMIT 1
+"""
+_INTAKE = """
+SELECT state, count(*) AS hours FROM reporter.projections
+WHERE kind = 'intake' AND at >= $1 AND ($2::text IS NULL OR process = $2) GROUP BY state ORDER BY state
+"""
+_INTAKE_MARKED = """
+SELECT row::text FROM reporter.projections
+WHERE kind = 'intake' AND state <> 'complete' AND at >= $1 AND ($2::text IS NULL OR process = $2)
+ORDER BY at DESC, case_id LIMIT $3
 """
 _SWITCHES = """
 SELECT process, paused, reason, generation, changed_by, changed_at FROM control.switches
@@ -92,6 +103,9 @@ async def status(connection: Connection, *, process: str | None = None, at: date
     runs, cost = int(today.get("runs", 0)), today.get("cost_usd", Decimal(0))
     due = await connection.fetchrow(_DUE, now, now + DUE_SOON, process)
     assert due is not None, "it is a row of counts"
+    since = now - timedelta(days=DAYS_SHOWN)
+    intake = {row["state"]: row["hours"] for row in await connection.fetch(_INTAKE, since, process)}
+    marked = await connection.fetch(_INTAKE_MARKED, since, process, HOURS_SHOWN)
     return Status(
         at=now,
         day=days[0],
@@ -112,6 +126,8 @@ async def status(connection: Connection, *, process: str | None = None, at: date
         oldest_waiting_seconds=None if oldest is None else max(0.0, (now - oldest).total_seconds()),
         sla=_sla(ever, overdue=due["overdue"], due_soon=due["soon"]),
         switches=tuple(Switch(**row) for row in await connection.fetch(_SWITCHES, process)),
+        intake=intake,
+        intake_marked=tuple(IntakeRow.model_validate_json(row[0]) for row in marked),
         days=tuple(_day(day, sums[day]) for day in days),
         events=int(ever.get("events", 0)),
         unread=int(ever.get("unread", 0)),

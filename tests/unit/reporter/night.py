@@ -11,7 +11,7 @@ from contracts.base import Fact
 from contracts.basis import basis_of, version_of
 from contracts.decision import Action, Circumstances, Reason, Verdict
 from contracts.envelope import Event, Record
-from contracts.events.cases import Author, CaseChanged, CaseOpened
+from contracts.events.cases import Author, CaseChanged, CaseOpened, IntakeReconciled
 from contracts.events.control import ApprovalAnswered, ProcessPaused, ProcessResumed, RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
@@ -310,9 +310,31 @@ def switch_events() -> list[Event[Fact]]:
     return story.events
 
 
+def hour_events(hour: datetime, *states: Literal["complete", "missing", "backfilled", "unknown"]) -> list[Event[Fact]]:
+    """What was said of an hour of intake, a word a state; the last one is final where it can be."""
+    hour = hour.replace(minute=0, second=0, microsecond=0)
+    story = Story(f"intake-{hour:%Y-%m-%dT%H}", hour + timedelta(hours=1))
+    for revision, state in enumerate(states, 1):
+        said = IntakeReconciled(
+            door="zendesk",
+            hour=hour,
+            since=hour,
+            revision=revision,
+            state=state,
+            listed=1000,
+            missing=0 if state in {"complete", "unknown"} else 1,
+            code="forbidden" if state == "unknown" else None,
+            settled=revision == len(states) and state in {"complete", "backfilled"},
+            compared_at=story.now + timedelta(minutes=5),
+        )
+        story.say(said, 300, source="ingest")
+    return story.events
+
+
 def night(cases: int, start: datetime = START, *, first: int = 1000) -> list[Event[Fact]]:
-    """`cases` cases, half of them answered, the rest in every other way."""
-    events = switch_events()
+    """`cases` cases, half of them answered, the rest in every other way; and two hours of intake."""
+    events = switch_events() + hour_events(start, "complete")
+    events += hour_events(start + timedelta(hours=1), "unknown", "missing", "backfilled")
     for number in range(cases):
         ending = "answered" if number % 2 else ENDINGS[number // 2 % len(ENDINGS)]
         events += tell(str(first + number), ending, start + timedelta(seconds=11 * number))

@@ -1,5 +1,6 @@
 """What the events of a case come to."""
 
+import dataclasses
 import json
 import random
 from collections.abc import Sequence
@@ -19,7 +20,9 @@ from services.reporter.domain.views import CaseRow
 from tests.unit.reporter.night import (
     ENDINGS,
     POLICY,
+    START,
     Story,
+    hour_events,
     records,
     switch_events,
     tell,
@@ -229,6 +232,24 @@ def test_a_dead_letter_tells_what_waits_behind_it_and_when_the_reply_is_late() -
 
 def test_a_switch_is_no_case() -> None:
     assert {row.kind for row in projected(switch_events()).rows} == {"sums"}
+
+
+def test_an_hour_of_intake_is_no_case_and_stands_where_its_last_word_left_it() -> None:
+    told = hour_events(START, "unknown", "missing", "backfilled")
+    told[-1] = dataclasses.replace(told[-1], time=told[0].time - timedelta(minutes=5))  # by another clock
+
+    rows = {row.kind: row for row in projected(told).rows}
+
+    assert rows.keys() == {"intake", "sums"}
+    assert (rows["intake"].state, rows["intake"].at) == ("backfilled", START)
+    assert json.loads(rows["intake"].body)["missing"] == 1
+
+
+@given(data=st.data())
+def test_any_order_of_what_was_said_of_an_hour_gives_the_same_rows(data: st.DataObject) -> None:
+    told = hour_events(START, "missing", "unknown", "missing", "backfilled")
+
+    assert projected(data.draw(st.permutations(told + told[1:]))) == projected(told)
 
 
 def test_an_unknown_type_is_kept_as_unread() -> None:

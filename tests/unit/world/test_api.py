@@ -161,3 +161,57 @@ def test_ticket_events_tell_every_audit_since(api: Api, ticket: Ticket, clock: C
     answer = ask(api, "GET", "incremental/ticket_events.json", start_time=start)
 
     assert [event["id"] for event in body_of(answer)["ticket_events"]] == [ticket.audits[1].id]
+
+
+def test_pages_of_ticket_events_end_with_a_whole_second(api: Api, ticket: Ticket, clock: Clock) -> None:
+    for _ in range(3):
+        api.zendesk.comment(ticket.id, ticket.requester_id, "in the same second")
+    clock.tick(61)
+    start = str(int(ticket.created_at.timestamp()))
+
+    first = body_of(ask(api, "GET", "incremental/ticket_events.json", start_time=start, per_page="2"))
+
+    assert (first["count"], first["end_of_stream"], first["end_time"]) == (4, True, int(start))
+
+
+def test_a_changed_field_is_a_name_of_its_own_in_ticket_events(api: Api, ticket: Ticket, clock: Clock) -> None:
+    change = {"ticket": {"status": "pending", "custom_fields": [{"id": 7, "value": "x"}], "comment": {"body": "Look"}}}
+    ask(api, "PUT", f"tickets/{ticket.id}.json", change)
+    clock.tick(61)
+    path, start = "incremental/ticket_events.json", str(int(ticket.created_at.timestamp()))
+
+    bare = body_of(ask(api, "GET", path, start_time=start))["ticket_events"][1]["child_events"]
+    whole = body_of(ask(api, "GET", path, start_time=start, include="comment_events"))["ticket_events"][1]
+
+    told = [{name: value for name, value in child.items() if name != "id"} for child in bare]
+    assert told == [
+        {"event_type": "Comment", "comment_present": True, "comment_public": True},
+        {"event_type": "Change", "status": "pending", "previous_value": "new"},
+        {"event_type": "Change", "custom_ticket_fields": {"7": "x"}, "previous_value": None},
+    ]
+    assert whole["child_events"][0]["body"] == "Look"
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+def test_the_list_alone_may_be_refused(api: Api, ticket: Ticket, clock: Clock, status: int) -> None:
+    clock.tick(61)
+    api.faults.list_refused = status
+
+    answer = ask(api, "GET", "incremental/ticket_events.json", start_time="0")
+
+    assert (answer.status, answer.headers["retry-after"]) == (status, "1")
+    assert ask(api, "GET", f"tickets/{ticket.id}.json").status == 200
+
+
+def test_the_list_has_a_limit_of_its_own(api: Api, clock: Clock) -> None:
+    statuses = [ask(api, "GET", "incremental/ticket_events.json", start_time="0").status for _ in range(11)]
+    clock.tick(60)
+
+    assert statuses == [*[200] * 10, 429]
+    assert ask(api, "GET", "incremental/ticket_events.json", start_time="0").status == 200
+
+
+def test_the_list_of_a_minute_that_is_not_over_is_refused(api: Api) -> None:
+    start = str(int(api.zendesk.now().timestamp()) - 59)
+
+    assert ask(api, "GET", "incremental/ticket_events.json", start_time=start).status == 422

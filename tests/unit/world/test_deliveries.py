@@ -149,3 +149,17 @@ async def test_an_update_may_be_told_by_a_triggers_body() -> None:
             "updated_at": "2026-11-25T06:00:00Z",
         }
     ]
+
+
+async def test_a_dropped_event_is_never_sent_and_is_on_record() -> None:
+    async with sending(accepted, Mischief(dropped_percent=100)) as (zendesk, sender):
+        tickets(zendesk, 2)
+        sender.mischief.dropped_percent = 0
+        tickets(zendesk, 1)
+        await finished(sender)
+
+    assert sender.counts == {"dropped": 2, "genuine": 1, "answered_202": 1}
+    assert [(one.ticket_id, one.type) for one in sender.dropped] == [
+        (1, "zen:event-type:ticket.created"),
+        (2, "zen:event-type:ticket.created"),
+    ]

@@ -38,9 +38,9 @@ STATE_WORDS: Mapping[str, str] = {
     "not_applicable": "not owed",
 }
 TONES: Mapping[str, str] = {
-    **dict.fromkeys(("answered", "done", "met", "observed", "executed", "running"), "good"),
-    **dict.fromkeys(("dead_letter", "breached", "dead", "failed", "person", "overdue", "paused"), "bad"),
-    **dict.fromkeys(("approval", "held", "refused", "retry"), "warn"),
+    **dict.fromkeys(("answered", "done", "met", "observed", "executed", "running", "complete"), "good"),
+    **dict.fromkeys(("dead_letter", "breached", "dead", "failed", "person", "overdue", "paused", "missing"), "bad"),
+    **dict.fromkeys(("approval", "held", "refused", "retry", "unknown", "backfilled"), "warn"),
 }
 
 
