@@ -4,15 +4,19 @@ The reporter relays it; while no stack runs the order waits there, and is carrie
 """
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID, uuid4
 
 from contracts.envelope import Event
-from contracts.events.control import ApprovalAnswered, RedriveRequested
+from contracts.events.control import ApprovalAnswered, CauseAcknowledged, RedriveRequested, SkipRequested
 from nightshift import MendableError
 from services.runtime.postgres import Connection
 
 SOURCE = "nightshift/control"
+
+Id = TypeVar("Id", UUID, str)
 
 _APPEND = """
 INSERT INTO control.outbox (event_id, topic, key, headers, body) VALUES ($1, $2, $3, $4::jsonb, $5)
@@ -30,7 +34,11 @@ class NoSuchIdError(MendableError):
 
 
 async def order(
-    connection: Connection, data: RedriveRequested | ApprovalAnswered, *, process: str, case_id: str
+    connection: Connection,
+    data: RedriveRequested | SkipRequested | ApprovalAnswered | CauseAcknowledged,
+    *,
+    process: str,
+    case_id: str,
 ) -> UUID:
     """Write one order down; returns its event's id."""
     event_id = uuid4()
@@ -48,7 +56,7 @@ async def order(
     return event_id
 
 
-def one_of(ids: list[UUID], wanted: str, *, what: str, command: str) -> UUID:
+def one_of(ids: Sequence[Id], wanted: str, *, what: str, command: str) -> Id:
     """The one id that is or begins with `wanted`, as lists show them. Raises NoSuchIdError."""
     found = [one for one in ids if str(one).startswith(wanted.strip().lower())]
     if len(found) != 1:

@@ -21,10 +21,13 @@ NEWEST: tuple[type[Fact], ...] = (
     effects.EffectFailed,
     dead_letters.DeadLetterRaised,
     dead_letters.DeadLetterRedriven,
+    dead_letters.DeadLetterSkipped,
     control.ProcessPaused,
     control.ProcessResumed,
     control.ApprovalAnswered,
     control.RedriveRequested,
+    control.SkipRequested,
+    control.CauseAcknowledged,
 )
 """The newest version of every event, in travel order."""
 

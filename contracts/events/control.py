@@ -53,3 +53,25 @@ class RedriveRequested(Fact):
     service: str
     nonce: UUID
     by: str
+
+
+class SkipRequested(Fact):
+    """A person ends a dead letter without its work being done."""
+
+    TYPE: ClassVar[str] = "skip.requested.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    dead_letter_id: UUID
+    service: str
+    reason: str
+    by: str
+
+
+class CauseAcknowledged(Fact):
+    """A person looked at a cause of failures and will see to it: nobody else is told for a while."""
+
+    TYPE: ClassVar[str] = "cause.acknowledged.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    cause: str
+    by: str

@@ -8,7 +8,7 @@ from contracts.base import Fact
 
 
 class DeadLetterRaised(Fact):
-    """Work failed for good; later work of the same case waits behind it."""
+    """Work failed for good; later work of the same case waits behind it. Said again when a redrive failed."""
 
     TYPE: ClassVar[str] = "dead_letter.raised.v1"
     TOPIC: ClassVar[str] = topics.DEAD_LETTERS
@@ -33,4 +33,16 @@ class DeadLetterRedriven(Fact):
     service: str
     nonce: UUID
     """Tells two redrives of one dead letter apart."""
+    by: str
+
+
+class DeadLetterSkipped(Fact):
+    """A person ended it: the work was not done, and the case goes on without it."""
+
+    TYPE: ClassVar[str] = "dead_letter.skipped.v1"
+    TOPIC: ClassVar[str] = topics.DEAD_LETTERS
+
+    dead_letter_id: UUID
+    service: str
+    reason: str
     by: str

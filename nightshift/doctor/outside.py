@@ -12,6 +12,7 @@ from nightshift import MendableError
 from nightshift.doctor.verdict import Check, Place, Verdict, fine, graded
 from nightshift.embedded.broker import speaks_kafka
 from nightshift.reach import NothingHereError, database, process_named
+from services.reporter.outbound.messenger import load
 from services.runtime import migrate
 from services.runtime.config import named_setting
 from services.runtime.months import without_next_month
@@ -25,6 +26,7 @@ SIGNED_IN_LATELY = timedelta(days=30)
 ZENDESK = ("NIGHTSHIFT_ZENDESK_URL", "NIGHTSHIFT_ZENDESK_EMAIL", "NIGHTSHIFT_ZENDESK_TOKEN")
 ZENDESK_SECONDS_MAX = 10.0
 LIST_SECONDS_BACK = 120
+TELL = ("NIGHTSHIFT_TELL_URLS", "NIGHTSHIFT_TELL_ESCALATION_URLS")
 
 
 async def the_database(place: Place) -> list[Verdict]:
@@ -206,6 +208,21 @@ def _user(status: int, user: dict[str, object], email: str) -> list[Verdict]:
     return fine(f"{email} may work there, and nobody signed in as that user in the last {SIGNED_IN_LATELY.days} days")
 
 
+async def telling(_: Place) -> list[Verdict]:
+    """Somebody is told of what needs a person, by URLs that apprise knows. Nothing is sent."""
+    verdicts = []
+    for setting in TELL:
+        urls = (named_setting(setting) or "").split()
+        verdicts += [
+            Verdict("problem", f"URL {number} of {setting} is none that apprise knows", "correct it, or take it away")
+            for number in (load(urls)[1] if urls else [])
+        ]
+    if not named_setting(TELL[0]):
+        text = "nobody is told of dead letters and of cases that wait for a person"
+        verdicts.append(Verdict("warning", text, f"set {TELL[0]}, or look at the console"))
+    return verdicts or fine("somebody is told of what needs a person")
+
+
 def _loadable() -> list[Process]:
     """None when one cannot be loaded, which is said elsewhere."""
     with contextlib.suppress(MendableError):
@@ -224,4 +241,5 @@ CHECKS: dict[str, Check] = {
     "processes": process_files,
     "webhook secrets": webhook_secrets,
     "zendesk": zendesk,
+    "telling": telling,
 }

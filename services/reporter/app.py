@@ -4,12 +4,12 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from contracts import topics
 from contracts.base import Json
@@ -17,12 +17,16 @@ from contracts.events import REGISTRY
 from services.reporter.config import ReporterSettings
 from services.reporter.domain.projection import VERSION
 from services.reporter.domain.sla import Policy
+from services.reporter.domain.telling import Manner
 from services.reporter.handlers import rebuild as rebuilds
 from services.reporter.handlers.append import Appender, Projector
+from services.reporter.handlers.tell import Teller
 from services.reporter.inbound.console.pages import console
 from services.reporter.inbound.console.session import Guard, Sessions
+from services.reporter.outbound.causes import PostgresCauses
 from services.reporter.outbound.event_log import PostgresStore
 from services.reporter.outbound.gauges import Gauges
+from services.reporter.outbound.messenger import AppriseMessenger
 from services.reporter.outbound.queries import Queries
 from services.reporter.outbound.rebuilding import RebuildRunsError, projected_by, rebuilding
 from services.runtime import process, service, telemetry
@@ -73,6 +77,7 @@ async def run() -> None:
                 making_months(database, ["reporter.outbox"], shared=["control.outbox", "reporter.event_log"]),
                 partial(heal, database, policies),
                 Gauges(reads, targets_of(settings)).run,
+                teller_of(settings, database).run,
                 Figures(database, "reporter", outboxes=["control", "reporter"]).run,
                 Lag(settings, "reporter", database, topics.ALL).run,
             ],
@@ -96,7 +101,36 @@ def web(settings: ReporterSettings, reads: Queries, link: Link, appender: Append
         clock=time.time,
     )
     health = HealthApp(alive={"log": appender.stuck}, ready={"postgres": postgres, "broker": broker})
-    return Guard(console(reads), health, sessions)
+    return Guard(console(reads, tells=bool(settings.tell_urls.get_secret_value().strip())), health, sessions)
+
+
+def teller_of(settings: ReporterSettings, database: Database) -> Teller:
+    """Who tells a person, as each process says. Without a URL causes are counted and nobody is told."""
+
+    def messenger(name: str, urls: SecretStr) -> AppriseMessenger | None:
+        given = urls.get_secret_value().split()
+        return AppriseMessenger(name, given) if given else None
+
+    tells = {name: loaded.settings.tell for name, loaded in process.load_all(settings).items()}
+    held = {name: timedelta(minutes=tell.held_minutes) for name, tell in tells.items() if tell.held_minutes}
+    return Teller(
+        PostgresCauses(database, held),
+        {name: manner_of(tell) for name, tell in tells.items()},
+        duty=messenger("NIGHTSHIFT_TELL_URLS", settings.tell_urls),
+        escalation=messenger("NIGHTSHIFT_TELL_ESCALATION_URLS", settings.tell_escalation_urls),
+    )
+
+
+def manner_of(tell: process.Tell) -> Manner:
+    """What process.toml says about telling, for the rules."""
+    return Manner(
+        quiet=tell.quiet,
+        zone=tell.zone,
+        breach=timedelta(minutes=tell.breach_minutes),
+        repeat=timedelta(minutes=tell.repeat_minutes),
+        growth=tell.growth,
+        escalate=timedelta(minutes=tell.escalate_minutes),
+    )
 
 
 def policies_of(settings: RuntimeSettings) -> dict[str, Policy]:

@@ -11,6 +11,10 @@ class ReporterSettings(RuntimeSettings):
     console_token: SecretStr = Field(min_length=16)
     """Of the link that opens a session: `http://…/?token=…`. Whoever has it sees everything."""
     console_session_hours: float = Field(default=12, gt=0)
+    tell_urls: SecretStr = SecretStr("")
+    """Who is told of what needs a person: URLs as apprise writes them, with blanks or line ends between."""
+    tell_escalation_urls: SecretStr = SecretStr("")
+    """Who is told when nobody acknowledged it."""
 
 
 class RebuildSettings(RuntimeSettings):

@@ -1,13 +1,17 @@
 """What the handlers need of the tables, and the console of the projections."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from services.reporter.domain.causes import Cause
 from services.reporter.domain.log import Entry, Told
 from services.reporter.domain.projection import Projected
-from services.reporter.domain.views import ApprovalRow, CasePage, DeadLetterRow, Status, Timeline
+from services.reporter.domain.telling import Notice, Standing
+from services.reporter.domain.views import ApprovalRow, CasePage, CauseRow, DeadLetterRow, Status, Timeline
 
 
 class Projections(Protocol):
@@ -73,3 +77,61 @@ class Reads(Protocol):
     async def timeline(self, case_id: str) -> Timeline: ...
     async def dead_letters(self) -> Sequence[DeadLetterRow]: ...
     async def approvals(self) -> Sequence[ApprovalRow]: ...
+    async def causes(self) -> Sequence[CauseRow]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """Who is told of a cause now."""
+
+    cause: Cause
+    tells: bool
+    """Those on duty."""
+    escalates: bool
+    at: datetime
+    """By the database's clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Who learnt of it."""
+
+    cause: Cause
+    told: bool
+    escalated: bool
+    failed: str | None
+    """A word for why somebody who was to learn of it did not."""
+
+
+class Causes(Protocol):
+    """What needs a person, and what was said of it."""
+
+    async def count(self) -> None:
+        """Count the causes there are now. One that is gone has ended."""
+
+    async def claim(
+        self, decide: Callable[[Cause, Standing, datetime], Telling | None], *, lease: timedelta
+    ) -> Sequence[Telling]:
+        """Hold what is to be told now; nobody else holds it until the lease is over or the outcome is recorded."""
+        ...
+
+    async def record(self, outcomes: Sequence[Outcome], *, first: timedelta, most: timedelta) -> None:
+        """Write down who learnt of it. What failed is tried again after `first`, then less and less often."""
+
+
+class Messenger(Protocol):
+    """Brings a notice to people."""
+
+    async def send(self, notice: Notice) -> "Sent":
+        """Whom it reached. Never raises for what the other side does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Whom a notice reached."""
+
+    arrived: bool
+    """At one of those to be told, at least."""
+    missed: tuple[str, ...]
+    """Words for what did not take it."""

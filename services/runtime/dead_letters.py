@@ -9,12 +9,13 @@ from prometheus_client import Counter
 
 from contracts.base import Fact
 from contracts.envelope import Event, Record, follow_up_id
-from contracts.events.control import RedriveRequested
-from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
+from contracts.events.control import RedriveRequested, SkipRequested
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
 from services.runtime import outbox
-from services.runtime.failures import Later, tell
+from services.runtime.failures import Again, Later, Never, tell
 from services.runtime.postgres import Connection
 
+_Said = DeadLetterRaised | DeadLetterRedriven | DeadLetterSkipped
 raised_total = Counter("nightshift_dead_letters_raised_total", "Dead letters raised", ["service", "code"])
 
 _INSERT = """
@@ -22,6 +23,11 @@ INSERT INTO dead_letters (dead_letter_id, case_id, process, work, basis, code, m
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING RETURNING raised_at
 """
 _BLOCK = "UPDATE tasks SET state = 'blocked', token = token + 1 WHERE case_id = $1 AND state = 'open'"
+_HOLD = """
+SELECT pg_advisory_xact_lock(hashtextextended('nightshift.dead_letters:' || current_schema() || ':' || case_id, 0))
+FROM dead_letters WHERE dead_letter_id = $1
+"""
+"""Two that end dead letters of one case at the same moment would each leave the case blocked for the other's sake."""
 _REDRIVE = """
 WITH ordered AS (
     INSERT INTO redrives (nonce, dead_letter_id, by)
@@ -41,7 +47,23 @@ WHERE case_id = $1 AND state = 'blocked'
 _WAS_REDRIVEN = "SELECT 1 FROM dead_letters WHERE dead_letter_id = $1 AND redriven_at IS NOT NULL"
 _OWE_AGAIN = "UPDATE outbox SET refused = NULL WHERE event_id = $1 AND refused IS NOT NULL RETURNING 1"
 _HEAR_AGAIN = "DELETE FROM inbox WHERE event_id = $1"
-_FAILED_AGAIN = "UPDATE dead_letters SET attempts = attempts + 1, code = $2 WHERE dead_letter_id = $1"
+_FAILED_AGAIN = """
+WITH ordered AS (
+    INSERT INTO redrives (nonce, dead_letter_id, by) VALUES ($2, $1, $3) ON CONFLICT DO NOTHING RETURNING 1)
+UPDATE dead_letters SET attempts = attempts + 1, code = $4, message = $5
+WHERE dead_letter_id = $1 AND EXISTS (SELECT FROM ordered)
+RETURNING case_id, process, work, basis, attempts, clock_timestamp() AS now
+"""
+_SKIP = """
+UPDATE dead_letters SET redriven_at = clock_timestamp(), skipped_by = $2, skip_reason = $3
+WHERE dead_letter_id = $1 AND redriven_at IS NULL
+RETURNING case_id, process, work, basis, redriven_at
+"""
+_GIVE_UP = """
+UPDATE tasks SET state = 'done', last_code = 'skipped', token = token + 1
+WHERE case_id = $1 AND kind = $2 AND basis = $3 AND state = 'blocked'
+"""
+"""What is newer than the work that died is work of its own, and goes on."""
 
 
 async def raise_for_task(
@@ -122,14 +144,59 @@ async def redrive(
     assert isinstance(data, RedriveRequested), "subscribed for this type alone"
     if data.service != service:
         return False
+    await connection.execute(_HOLD, data.dead_letter_id)
     try:
         async with connection.transaction():  # a savepoint: an event that fails again leaves its dead letter as it was
             return await _carry_out(connection, order, data, service, handle_again)
     except Exception as error:
         if isinstance(failure := tell(error), Later):
             raise
-        await connection.execute(_FAILED_AGAIN, data.dead_letter_id, failure.code)
+        await _say_failed_again(connection, order, data, failure)
         return False
+
+
+async def skip(connection: Connection, order: Event[Fact], *, service: str) -> bool:
+    """End a dead letter without its work. False when it is for another service, or ended already."""
+    data = order.data
+    assert isinstance(data, SkipRequested), "subscribed for this type alone"
+    if data.service != service:
+        return False
+    await connection.execute(_HOLD, data.dead_letter_id)
+    row = await connection.fetchrow(_SKIP, data.dead_letter_id, data.by, data.reason)
+    if row is None:
+        return False
+    await connection.execute(_GIVE_UP, row["case_id"], row["work"], row["basis"])
+    await connection.execute(_UNBLOCK, row["case_id"])
+    done = DeadLetterSkipped(dead_letter_id=data.dead_letter_id, service=service, reason=data.reason, by=data.by)
+    said = _event(
+        service, done, row["redriven_at"], row["case_id"], row["process"], order.correlation_id, order.event_id
+    )
+    await outbox.append(connection, [said])
+    return True
+
+
+async def _say_failed_again(
+    connection: Connection, order: Event[Fact], data: RedriveRequested, failure: Never | Again
+) -> None:
+    """Who ordered the redrive learns that it came to nothing."""
+    row = await connection.fetchrow(
+        _FAILED_AGAIN, data.dead_letter_id, data.nonce, data.by, failure.code, failure.message
+    )
+    if row is None:
+        return
+    raised = DeadLetterRaised(
+        dead_letter_id=data.dead_letter_id,
+        service=data.service,
+        work=row["work"],
+        basis=row["basis"],
+        code=failure.code,
+        message=failure.message,
+        attempts=row["attempts"],
+    )
+    said = _event(
+        data.service, raised, row["now"], row["case_id"], row["process"], order.correlation_id, order.event_id
+    )
+    await outbox.append(connection, [said])
 
 
 async def _carry_out(
@@ -159,13 +226,13 @@ async def _carry_out(
 
 def _event(
     service: str,
-    data: DeadLetterRaised | DeadLetterRedriven,
+    data: _Said,
     time: datetime,
     case_id: str,
     process: str,
     correlation_id: UUID,
     causation_id: UUID,
-) -> Event[DeadLetterRaised | DeadLetterRedriven]:
+) -> Event[_Said]:
     return Event(
         event_id=follow_up_id(causation_id, data.TYPE, service, data.dead_letter_id),
         source=f"nightshift/{service}",

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from contracts.base import Fact
-from contracts.envelope import Event
+from contracts.envelope import Event, UnreadableError
 from contracts.failures import ConflictError, LaterError, OutcomeUnknownError, PermanentError
 from contracts.sealed import UnsealableError
 from services.runtime.postgres import CONTENDED, UNAVAILABLE
@@ -47,6 +47,8 @@ def tell(error: BaseException) -> Failure:
     match error:
         case PermanentError():
             return Never(error.code, str(error))
+        case UnreadableError():
+            return Never("unreadable", str(error))
         case UnsealableError():
             return Never("text_erased", str(error))
         case LaterError():

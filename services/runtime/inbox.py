@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from contracts.base import Fact
 from contracts.envelope import Event, Record, UnknownTypeError, UnreadableError, decode
 from contracts.events import REGISTRY, UPCASTS
-from contracts.events.control import RedriveRequested
+from contracts.events.control import RedriveRequested, SkipRequested
 from contracts.events.dead_letters import DeadLetterRaised
 from services.runtime import dead_letters
 from services.runtime.failures import Later, tell
@@ -48,7 +48,11 @@ class Inbox:
         """`again`: how dead letters that were never events are handled when redriven, by their `ce_type`."""
         self._database = database
         self._service = service
-        self._handlers: Mapping[type[Fact], Handler] = {**handlers, RedriveRequested: self._redrive}
+        self._handlers: Mapping[type[Fact], Handler] = {
+            **handlers,
+            RedriveRequested: self._redrive,
+            SkipRequested: self._skip,
+        }
         """In the order in which their types are handled within a batch."""
         self._again = again
 
@@ -91,6 +95,10 @@ class Inbox:
         """Every service answers for its own dead letters."""
         for order in orders:
             await dead_letters.redrive(connection, order, service=self._service, handle_again=self._handle_again)
+
+    async def _skip(self, connection: Connection, orders: Sequence[Event[Fact]]) -> None:
+        for order in orders:
+            await dead_letters.skip(connection, order, service=self._service)
 
     async def _handle_again(self, connection: Connection, record: Record) -> None:
         """Handle the event of a redriven dead letter, inside the transaction that redrives it."""
@@ -141,6 +149,7 @@ class Inbox:
         News of a dead letter becomes none: that one is open already, and one about it would be news again, for ever.
         """
         failure = tell(error)
+        assert not isinstance(failure, Later), "what waits is not put aside"
         log.error("an event cannot be handled", type=record.headers.get("ce_type"), error=type(error).__name__)
         async with self._database.transaction() as connection:
             if event_id.int:
@@ -152,8 +161,8 @@ class Inbox:
                 service=self._service,
                 record=record,
                 event_id=_id_of(record),
-                code="unreadable" if isinstance(error, UnreadableError) else getattr(failure, "code", "unforeseen"),
-                message=str(error) if isinstance(error, UnreadableError) else getattr(failure, "message", ""),
+                code=failure.code,
+                message=failure.message,
             )
 
 

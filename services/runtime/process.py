@@ -6,13 +6,14 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
+from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 import processes
 from contracts.base import Contract
@@ -121,6 +122,42 @@ class Sla(_Table):
     automated_reply_counts: bool = True
 
 
+class Tell(_Table):
+    """How those on duty learn of what needs a person. NIGHTSHIFT_TELL_URLS says where to."""
+
+    quiet_hours: str = Field(default="", pattern=r"^((?:[01]\d|2[0-3]):[0-5]\d-(?:[01]\d|2[0-3]):[0-5]\d)?$")
+    """`22:00-07:00`: what comes then is told at their end. Empty: nothing waits."""
+    timezone: str = "UTC"
+    """Of the quiet hours."""
+    breach_minutes: float = Field(default=15, ge=0)
+    """A first reply that is late within these breaks through quiet hours."""
+    repeat_minutes: float = Field(default=240, gt=0)
+    """The same cause is told again after so long, acknowledged or not."""
+    growth: float = Field(default=2, gt=1)
+    """And before that when it has so many times the cases it was told with."""
+    escalate_minutes: float = Field(default=30, gt=0)
+    """Nobody acknowledged it for so long: those of NIGHTSHIFT_TELL_ESCALATION_URLS are told too."""
+    held_minutes: float = Field(default=30, ge=0)
+    """A case that waits for a person is told when nothing has moved in it for so long; 0: never."""
+
+    @property
+    def quiet(self) -> tuple[time, time] | None:
+        """When the quiet hours begin and end; the same twice is none at all."""
+        begin, _, end = self.quiet_hours.partition("-")
+        return (time.fromisoformat(begin), time.fromisoformat(end)) if begin != end else None
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError("no such time zone: use a name such as Europe/Berlin")
+        return name
+
+
 class Settings(_Table):
     """process.toml."""
 
@@ -134,6 +171,7 @@ class Settings(_Table):
     model: Model = Model()
     steps: tuple[Step, ...]
     sla: Sla
+    tell: Tell = Tell()
     policy: dict[str, object] = Field(default_factory=dict)
     """Checked by the process's own `rules.Policy`."""
 

@@ -1,7 +1,7 @@
 """Work, sequenced by case: claimed in batches under a lease, fenced by a token, finished by set-based statements.
 
     want ─▶ open ─claim─▶ leased ─finish─▶ done
-                 ◀─again/later/lease expired─┘   └─never─▶ blocked (dead letter) ─redrive─▶ open
+                 ◀─again/later/lease expired─┘   └─never─▶ blocked (dead letter) ─redrive─▶ open, ─skip─▶ done
 
 The lease is `available_at` moved into the future: what a dead worker held becomes claimable by itself. Each claim and
 each newer basis raises `token`; whoever finishes with an older token changes nothing and says nothing.

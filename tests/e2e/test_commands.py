@@ -130,6 +130,80 @@ async def test_a_dead_letter_is_listed_and_tried_again_when_ordered(night: Runni
     await until(operator, again, letter_id, letter["attempts"])
 
 
+async def letter_that_nobody_can_read(night: RunningDemo, operator: Connection) -> str:
+    """The id of a dead letter of its own, listed by the reporter."""
+    known = [row[0] for row in await operator.fetch("SELECT dead_letter_id FROM ingest.dead_letters")]
+    _deliver_what_nobody_can_read(night, str(uuid4()))
+    newest = "SELECT dead_letter_id::text FROM ingest.dead_letters WHERE dead_letter_id <> ALL($1)"
+    letter: str = await operator.fetchval(newest, known)
+    await until(operator, "SELECT 1 FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1", letter)
+    return letter
+
+
+async def test_all_that_failed_alike_is_tried_again_at_once(night: RunningDemo, operator: Connection) -> None:
+    letters = [await letter_that_nobody_can_read(night, operator) for _ in range(2)]
+    (cause,) = {row["cause"] for row in night.answer("dead-letters") if row["dead_letter_id"] in letters}
+    which = "SELECT dead_letter_id::text, attempts FROM ingest.dead_letters WHERE dead_letter_id::text = ANY($1)"
+    before = {row[0]: row[1] for row in await operator.fetch(which, letters)}
+
+    ordered = typed(from_readme("nightshift redrive --cause CAUSE").replace("CAUSE", cause), night.state)
+
+    assert "dead letters will be tried again" in ordered.stdout, ordered.stderr
+    for letter in letters:
+        again = "SELECT 1 FROM ingest.dead_letters WHERE dead_letter_id::text = $1 AND attempts > $2"
+        await until(operator, again, letter, before[letter])
+        open_again = (
+            "SELECT 1 FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1 AND state = 'open' "
+            "AND (row->>'attempts')::int > $2"
+        )
+        await until(operator, open_again, letter, before[letter])
+
+
+async def test_a_skipped_dead_letter_is_gone_from_the_list_and_told_with_its_reason(
+    night: RunningDemo, operator: Connection
+) -> None:
+    letter = await letter_that_nobody_can_read(night, operator)
+
+    line = from_readme('nightshift skip ID --reason "…"').replace("ID", letter).replace("…", "its sender was a test")
+    skipped = typed(line, night.state)
+
+    assert "will not be done" in skipped.stdout, skipped.stderr
+    ended = "SELECT row->>'case_id' FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1 AND state = $2"
+    await until(operator, ended, letter, "skipped")
+    told = night.answer("case", await operator.fetchval(ended, letter, "skipped"))
+    assert any("ended it undone: its sender was a test" in line["sentence"] for line in told["lines"])
+    assert letter not in {row["dead_letter_id"] for row in night.answer("dead-letters")}
+
+
+async def test_a_cause_is_listed_and_acknowledged(night: RunningDemo, operator: Connection) -> None:
+    letter = await letter_that_nobody_can_read(night, operator)
+    (cause,) = {row["cause"] for row in night.answer("dead-letters") if row["dead_letter_id"] == letter}
+    await until(operator, "SELECT 1 FROM reporter.causes WHERE cause = $1 AND count > 0", cause)
+    assert cause in typed(from_readme("nightshift causes"), night.state).stdout
+
+    said = typed(from_readme("nightshift acknowledge CAUSE").replace("CAUSE", cause[:8]), night.state)
+
+    assert "yours now" in said.stdout, said.stderr
+    (row,) = [row for row in night.answer("causes") if row["cause"] == cause]
+    assert row["acknowledged_by"]
+    await until(operator, "SELECT 1 FROM reporter.event_log WHERE type = 'cause.acknowledged.v1'")
+
+
+@pytest.mark.parametrize("words", [("redrive",), ("redrive", "1", "--cause", "2"), ("acknowledge", "ffffffff")])
+def test_an_order_about_nothing_is_one_line_with_the_mend(night: RunningDemo, words: tuple[str, ...]) -> None:
+    refused = nightshift(night.state, *words)
+
+    assert refused.returncode == 1
+    assert "nightshift dead-letters" in refused.stderr or "nightshift causes" in refused.stderr
+
+
+def test_to_skip_needs_a_reason(night: RunningDemo) -> None:
+    refused = nightshift(night.state, "skip", "1", "--reason", " ")
+
+    assert refused.returncode == 1
+    assert "--reason" in refused.stderr
+
+
 def test_a_rebuild_makes_the_same_projections(night: RunningDemo) -> None:
     rebuilt = night.answer("rebuild")
 

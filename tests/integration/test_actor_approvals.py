@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from contracts.events.control import ApprovalAnswered, RedriveRequested
+from contracts.events.control import ApprovalAnswered, RedriveRequested, SkipRequested
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved
 from contracts.failures import PermanentError
@@ -180,6 +180,28 @@ async def test_a_redriven_effect_is_sent_once(actor: Bench) -> None:
 
     assert await actor.states() == {"reply 1.1": "acknowledged", "handover 1.1": "acknowledged"}
     assert actor.outside.answers_most == 1
+
+
+async def test_a_skipped_effect_is_never_sent_and_its_case_flows_on(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.faults.append(raises(PermanentError("unprocessable", "422")))
+    await actor.send()
+    (letter,) = await actor.said(DeadLetterRaised)
+    skip = SkipRequested(
+        dead_letter_id=letter.dead_letter_id, service="actor", reason="answered by telephone", by="Ada Example"
+    )
+    await actor.hear(event("skip", skip, case_id=case_of("1")))
+    await redrive(actor, letter.dead_letter_id, "too late")
+    actor.outside.tick()
+
+    await actor.ask("1")
+    await actor.send()
+
+    assert await actor.states() == {
+        "reply 1.1": "dead",
+        "handover 1.1": "acknowledged",
+        "reply 1.3": "acknowledged",
+    }
 
 
 async def test_later_work_of_a_case_waits_behind_its_dead_letter_and_others_flow(actor: Bench) -> None:

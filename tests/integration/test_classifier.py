@@ -6,12 +6,14 @@ import orjson
 import pytest
 
 from contracts.decision import FactQuery
-from contracts.events.dead_letters import DeadLetterRaised
+from contracts.events.control import RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
 from contracts.failures import LaterError
 from services.runtime.vault import CaseKeys
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import case_of, tiny
+from tests.fakes.events import event, named
 from tests.fakes.proposing import GOOD, Bench, bench
 
 BAD = '{"confidence": 7, "answer": "my card is 4111 1111 1111 1111"}'
@@ -193,14 +195,21 @@ async def test_a_dead_letter_with_fifty_later_changes_is_redriven_to_one_proposa
         await desk.hear(later[-1])
     blocked = await desk.worker.step()
     desk.model.answers = [GOOD]
-    await desk.admin.execute("UPDATE classifier.dead_letters SET redriven_at = clock_timestamp()")
-    await desk.admin.execute("UPDATE classifier.tasks SET state = 'open', attempts = 0")
+    [dead] = [e.data for e in await desk.said(DeadLetterRaised)]
+    assert isinstance(dead, DeadLetterRaised)
+    for nonce in "ab":  # two people at the same moment
+        order = RedriveRequested(
+            dead_letter_id=dead.dead_letter_id, service="classifier", nonce=named(nonce), by="Ada Example"
+        )
+        await desk.inbox.take([event(f"order {nonce}", order, case_id=case_of("1")).to_record()])
     await desk.hurry()
+    await desk.worker.step()
     await desk.worker.step()
 
     [made] = await proposals(desk)
     assert blocked == 0
     assert made.basis.startswith(later[-1].version)
+    assert len(await desk.said(DeadLetterRedriven)) == 1
 
 
 async def test_a_worker_that_died_leaves_its_work_to_another_and_one_proposal(desk: Bench) -> None:

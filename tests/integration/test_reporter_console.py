@@ -62,7 +62,7 @@ async def site(migrated: MigratedDatabase) -> AsyncIterator[Site]:
     clock = Clock()
     async with connect(migrated.url("nightshift_reporter"), schema="reporter", connections_max=4) as database:
         sessions = Sessions(TOKEN, seconds=3600, clock=clock)
-        app = Guard(pages.console(Queries(database)), HealthApp(alive={}, ready={}), sessions)
+        app = Guard(pages.console(Queries(database), tells=False), HealthApp(alive={}, ready={}), sessions)
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx types the scope as a dict
         async with httpx.AsyncClient(transport=transport, base_url="http://console.test") as browser:
             yield Site(database, browser, clock)
@@ -385,7 +385,7 @@ async def test_metrics_tell_what_the_projections_say(site: Site) -> None:
 
 
 async def test_a_night_holds_every_event_type(site: Site) -> None:
-    await site.take(night(20))
+    await site.take(night(22))
 
     async with site.database.connection() as connection:
         types = {row[0] for row in await connection.fetch("SELECT DISTINCT type FROM event_log")}

@@ -6,13 +6,17 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 
-from services.reporter.outbound.event_log import digest
+from services.reporter.handlers.append import Appender, Projector
+from services.reporter.outbound.event_log import PostgresStore, digest
 from services.runtime.postgres import connect
 from tests.conftest import MigratedDatabase
+from tests.fakes.other_side import OtherSide
 from tests.stacks import Broker
+from tests.unit.reporter.night import POLICY, records, tell
 from tests.waiting import PATIENCE_SECONDS, until
 
 TOKEN = "a-token-of-some-length"
@@ -75,6 +79,33 @@ async def test_a_switch_turned_in_sql_is_an_event_on_the_first_page_and_a_rebuil
         reporter.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
             assert await reporter.wait() == 0
+
+
+async def test_those_whose_urls_lie_in_a_file_are_told_of_a_dead_letter(
+    migrated: MigratedDatabase, kafka: Broker, free_port: int, tmp_path: Path
+) -> None:
+    url = migrated.url("nightshift_reporter")
+    async with OtherSide() as duty, connect(url, schema="reporter", connections_max=1) as database:
+        urls = tmp_path / "tell_urls"
+        urls.write_text(f"{duty.url.replace('http', 'json', 1)}/x\n")
+        settings = {
+            "NIGHTSHIFT_DATABASE_URL": url,
+            **kafka.settings,
+            "NIGHTSHIFT_HTTP_PORT": str(free_port),
+            "NIGHTSHIFT_CONSOLE_TOKEN": TOKEN,
+            "NIGHTSHIFT_TELL_URLS_FILE": str(urls),
+        }
+        told = Appender(PostgresStore(database), Projector({"support": POLICY}))
+        await told.take(records(tell("1", "dead_letter")))
+
+        async with program("services.reporter", **settings):
+
+            async def is_told() -> bool:
+                return bool(duty.asked)
+
+            await until(is_told)
+
+    assert b"1 dead letter, propose of classifier failed" in duty.asked[0].body
 
 
 async def test_a_token_that_is_easily_guessed_is_refused_at_the_start(

@@ -101,3 +101,20 @@ def test_whoever_calls_the_help_desk_has_its_token_and_may_get_there(service: st
     assert "{ name: NIGHTSHIFT_ZENDESK_TOKEN_FILE, value: /run/secrets/nightshift/zendesk_token }" in manifest
     assert re.search(rf"^make nightshift-{service} .*\bzendesk_token\b", secrets, re.MULTILINE)
     assert service in outside["podSelector"]["matchExpressions"][0]["values"]
+
+
+def test_the_reporter_has_the_urls_of_whom_it_tells_and_may_get_there() -> None:
+    composed = COMPOSE["services"]["reporter"]
+    manifest = (PROJECT / "deploy/k8s/base/reporter.yaml").read_text()
+    secrets = (PROJECT / "deploy/k8s/secrets").read_text()
+    policies = yaml.safe_load_all((PROJECT / "deploy/k8s/base/network.yaml").read_text())
+    (outside,) = [policy["spec"] for policy in policies if policy["metadata"]["name"] == "outside"]
+
+    assert "outside" in composed["networks"]
+    assert "reporter" in outside["podSelector"]["matchExpressions"][0]["values"]
+    for name in ("tell_urls", "tell_escalation_urls"):
+        setting = f"NIGHTSHIFT_{name.upper()}_FILE"
+        assert name in composed["secrets"]
+        assert composed["environment"][setting] == f"/run/secrets/{name}"
+        assert f"{{ name: {setting}, value: /run/secrets/nightshift/{name} }}" in manifest
+        assert re.search(rf"^make nightshift-reporter .*\b{name}\b", secrets, re.MULTILINE)

@@ -10,7 +10,7 @@ from typing import Literal
 from contracts.base import Contract
 from contracts.basis import version_of
 from contracts.events.cases import CaseChanged, IntakeReconciled
-from contracts.events.control import ProcessPaused, ProcessResumed
+from contracts.events.control import CauseAcknowledged, ProcessPaused, ProcessResumed
 from contracts.events.decisions import DecisionMade
 from contracts.events.proposals import ProposalMade
 from services.reporter.domain import effects, intake, runs, sla
@@ -27,10 +27,10 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 5
+VERSION = 6
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
-OF_NO_CASE = (ProcessPaused, ProcessResumed, IntakeReconciled)
+OF_NO_CASE = (ProcessPaused, ProcessResumed, CauseAcknowledged, IntakeReconciled)
 """Their subject is a process, or an hour of intake."""
 NOT_CONNECTED = "not_connected"
 """The code of an effect whose destination has no address: it was certainly not sent."""
@@ -109,7 +109,7 @@ def _case(
     decided = runs.deciding(history.of(DecisionMade))
     proposed = max(history.of(ProposalMade), key=lambda e: (e.data.basis, e.time, e.event_id), default=None)
     done = effects.effects_of(history)
-    open_letters = [letter for letter in letters if letter.state != "redriven"]
+    open_letters = [letter for letter in letters if letter.state not in {"redriven", "skipped"}]
     unseen = [e for e in done if e.state == "acknowledged" and e.destination not in _never_seen(policy)]
     state, waiting = _state(
         history, decided.data if decided else None, done, unseen, found_runs, open_letters, approvals
@@ -168,6 +168,8 @@ def _state(
         return "held", f"a person: whether {doubtful.kind} was done is unknown"
     if any(run.state == "open" for run in found_runs):
         return "working", "a decision"
+    if runs.is_skipped(history):
+        return "skipped", None
     return ("seen", None) if decided is None else _decided(history, decided, done)
 
 

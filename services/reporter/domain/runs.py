@@ -10,13 +10,15 @@ from contracts.base import Fact
 from contracts.decision import Verdict
 from contracts.envelope import Event
 from contracts.events.cases import CaseChanged
-from contracts.events.control import ApprovalAnswered, RedriveRequested
-from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
+from contracts.events.control import ApprovalAnswered, RedriveRequested, SkipRequested
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
 from contracts.events.effects import EffectAcknowledged, EffectFailed, EffectObserved
 from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
+from services.reporter.domain.causes import cause_id
 from services.reporter.domain.log import History
-from services.reporter.domain.views import ApprovalRow, DeadLetterRow, ErrorRow, RunRow, SlaRow, Word
+from services.reporter.domain.sla import replies_of
+from services.reporter.domain.views import ApprovalRow, DeadLetterRow, ErrorRow, LetterState, RunRow, SlaRow, Word
 
 WORDS: dict[Verdict, Word] = {"execute": "executed", "hold": "held", "refuse": "refused", "ignore": "ignored"}
 _Proposed = Event[ProposalMade] | Event[ProposalFailed]
@@ -129,13 +131,21 @@ def errors_of(history: History) -> list[ErrorRow]:
 
 
 def dead_letters_of(history: History, sla: SlaRow) -> list[DeadLetterRow]:
-    """Every dead letter of the case, by id."""
+    """Every dead letter of the case, by id. One whose redrive failed was raised again: the last word is told."""
     redriven = {e.data.dead_letter_id: e.data.by for e in history.of(DeadLetterRedriven)}
-    asked = {e.data.dead_letter_id: e.data.by for e in history.of(RedriveRequested)}
+    skipped = {e.data.dead_letter_id: e.data for e in history.of(DeadLetterSkipped)}
+    ordered = _ordered(history)
     rows: dict[UUID, DeadLetterRow] = {}
     for event in history.of(DeadLetterRaised):
         data = event.data
-        done = data.dead_letter_id in redriven
+        first = rows.get(data.dead_letter_id)
+        raised_at = first.raised_at if first is not None else event.time
+        skip = skipped.get(data.dead_letter_id)
+        state, by = ordered.get(data.dead_letter_id, ("open", None))
+        if data.dead_letter_id in redriven:
+            state, by = "redriven", redriven[data.dead_letter_id]
+        elif skip is not None:
+            state, by = "skipped", skip.by
         rows[data.dead_letter_id] = DeadLetterRow(
             dead_letter_id=data.dead_letter_id,
             case_id=history.case_id,
@@ -146,13 +156,36 @@ def dead_letters_of(history: History, sla: SlaRow) -> list[DeadLetterRow]:
             code=data.code,
             message=data.message,
             attempts=data.attempts,
-            state="redriven" if done else "redrive_requested" if data.dead_letter_id in asked else "open",
-            raised_at=event.time,
-            ended_by=redriven.get(data.dead_letter_id) or asked.get(data.dead_letter_id),
-            waits_behind=_since(history, event.time),
+            cause=cause_id("dead_letter", history.process, data.service, data.work, data.code),
+            state=state,
+            raised_at=raised_at,
+            ended_by=by,
+            skip_reason=skip.reason if skip is not None else None,
+            waits_behind=_since(history, raised_at),
             due_at=sla.due_at if sla.state == "waiting" else None,
         )
     return [rows[key] for key in sorted(rows)]
+
+
+def _ordered(history: History) -> dict[UUID, tuple[LetterState, str | None]]:
+    """What was ordered about dead letters, and by whom. A redrive that failed since is no longer on order."""
+    heard = {event.causation_id for event in history.of(DeadLetterRaised)}
+    failed = {e.data.nonce for e in history.of(RedriveRequested) if e.event_id in heard}
+    redrives = [e.data for e in history.of(RedriveRequested) if e.data.nonce not in failed]
+    found: dict[UUID, tuple[LetterState, str | None]] = {
+        order.dead_letter_id: ("redrive_requested", order.by) for order in redrives
+    }
+    return found | {e.data.dead_letter_id: ("skip_requested", e.data.by) for e in history.of(SkipRequested)}
+
+
+def is_skipped(history: History) -> bool:
+    """Whether a person ended work of the case undone, and neither a decision nor a reply by staff has come since."""
+    skipped_at = max((event.time for event in history.of(DeadLetterSkipped)), default=None)
+    if skipped_at is None:
+        return False
+    decided = [e.data.decided_at for e in history.of(DecisionMade) if e.data.proposal_id is not None]
+    replied = [reply.at for reply in replies_of(history) if reply.by == "staff"]
+    return all(at <= skipped_at for at in (*decided, *replied))
 
 
 def approvals_of(history: History, sla: SlaRow) -> list[ApprovalRow]:

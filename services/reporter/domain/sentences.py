@@ -8,6 +8,7 @@ from contracts.base import Fact
 from contracts.decision import Reason
 from contracts.envelope import Event
 from contracts.events import cases, control, dead_letters, decisions, effects, proposals
+from services.reporter.domain.views import CauseRow
 
 _WHO = {
     "customer": "the customer",
@@ -38,6 +39,8 @@ CODES = {
     "unreachable": "the other side cannot be reached",
 }
 """What frequent codes mean; others are told as they are."""
+ORDERED = {"redrive_requested": "redrive ordered", "skip_requested": "skip ordered"}
+"""What is ordered about a dead letter, by its state."""
 _MODES = {"watch": "only watched", "draft": "as a note for staff", "act": "for real"}
 
 
@@ -72,6 +75,17 @@ def sealed_of(data: Fact) -> dict[str, str]:
 def why(reasons: Sequence[Reason]) -> str:
     """The reasons as the end of a sentence."""
     return f": {'; '.join(reason.text.rstrip('.') for reason in reasons)}" if reasons else ""
+
+
+def said_of(row: CauseRow) -> str:
+    """Who was told of a cause, and who sees to it."""
+    if row.acknowledged_by is not None:
+        return f"{row.acknowledged_by} sees to it"
+    if row.failed is not None:
+        return f"nobody could be told ({row.failed}), {row.tries} tries"
+    if row.escalated_at is not None:
+        return "told and escalated, nobody has acknowledged it"
+    return "told, nobody has acknowledged it" if row.told_count else "nobody was told yet"
 
 
 def _opened(data: cases.CaseOpened) -> Told:
@@ -194,6 +208,10 @@ def _redriven(data: dead_letters.DeadLetterRedriven) -> Told:
     return Told(data.by, f"{data.by} put the work back; {data.service} tries it again.")
 
 
+def _skipped(data: dead_letters.DeadLetterSkipped) -> Told:
+    return Told(data.by, f"{data.by} ended it undone: {data.reason.rstrip('.')}. The case goes on without that work.")
+
+
 def _paused(data: control.ProcessPaused) -> Told:
     return Told(data.by, f"{data.by} paused the process{': ' + data.reason if data.reason else ''}.")
 
@@ -209,6 +227,14 @@ def _answered(data: control.ApprovalAnswered) -> Told:
 
 def _redrive(data: control.RedriveRequested) -> Told:
     return Told(data.by, f"{data.by} asked {data.service} to try the dead letter again.")
+
+
+def _skip(data: control.SkipRequested) -> Told:
+    return Told(data.by, f"{data.by} asked {data.service} to skip the dead letter: {data.reason.rstrip('.')}.")
+
+
+def _acknowledged_cause(data: control.CauseAcknowledged) -> Told:
+    return Told(data.by, f"{data.by} looked at {data.cause} and will see to it.")
 
 
 def _capital(text: str) -> str:
@@ -231,10 +257,13 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     effects.EffectFailed.TYPE: _effect_failed,
     dead_letters.DeadLetterRaised.TYPE: _raised,
     dead_letters.DeadLetterRedriven.TYPE: _redriven,
+    dead_letters.DeadLetterSkipped.TYPE: _skipped,
     control.ProcessPaused.TYPE: _paused,
     control.ProcessResumed.TYPE: _resumed,
     control.ApprovalAnswered.TYPE: _answered,
     control.RedriveRequested.TYPE: _redrive,
+    control.SkipRequested.TYPE: _skip,
+    control.CauseAcknowledged.TYPE: _acknowledged_cause,
 }
 """By type and version, in the order in which a case meets them."""
 ORDER = {name: number for number, name in enumerate(SENTENCES)}

@@ -10,13 +10,26 @@ from contracts.base import Contract
 from contracts.decision import Reason
 
 CaseState = Literal[
-    "seen", "working", "acting", "approval", "held", "refused", "ignored", "answered", "done", "dead_letter", "gone"
+    "seen",
+    "working",
+    "acting",
+    "approval",
+    "held",
+    "refused",
+    "ignored",
+    "answered",
+    "done",
+    "skipped",
+    "dead_letter",
+    "gone",
 ]
 Word = Literal["executed", "held", "refused", "ignored"]
 EffectState = Literal["planned", "attempted", "retry", "acknowledged", "observed", "superseded", "dead", "person"]
 SlaState = Literal["met", "breached", "waiting", "not_applicable"]
 By = Literal["automated", "staff"]
 IntakeState = Literal["complete", "missing", "backfilled", "unknown"]
+LetterState = Literal["open", "redrive_requested", "skip_requested", "redriven", "skipped"]
+CauseKind = Literal["dead_letter", "held", "approval"]
 
 
 class EffectRow(Contract):
@@ -108,9 +121,13 @@ class DeadLetterRow(Contract):
     code: str
     message: str
     attempts: int
-    state: Literal["open", "redrive_requested", "redriven"]
+    """Of the work, failed redrives of an event among them."""
+    cause: str = ""
+    """The id of what failed alike: process, service, work and code. Empty in a row that an older build made."""
+    state: LetterState
     raised_at: AwareDatetime
     ended_by: str | None
+    skip_reason: str | None = None
     waits_behind: int
     """Changes of the case, not ours, that came since."""
     due_at: AwareDatetime | None
@@ -167,6 +184,34 @@ class CaseRow(Contract):
     last_error: ErrorRow | None
     sla: SlaRow
     events: int
+
+
+class CauseRow(Contract):
+    """One cause of which a person is told: how many cases it holds up, and who was told of it."""
+
+    cause: str
+    process: str
+    kind: CauseKind
+    service: str
+    work: str
+    code: str
+    count: int
+    since: AwareDatetime
+    due_at: AwareDatetime | None
+    """When the next first reply among them is late; none where none is ahead."""
+    told_at: AwareDatetime | None
+    """Last; none while nobody was told."""
+    told_count: int
+    asked_since: AwareDatetime | None
+    """From when on nobody has acknowledged it."""
+    escalated_at: AwareDatetime | None
+    acknowledged_at: AwareDatetime | None
+    acknowledged_by: str | None
+    failed: str | None
+    """Why the last attempt to tell somebody came to nothing."""
+    tries: int
+    minutes_to_breach: float | None = None
+    """At the time of reading."""
 
 
 class Latency(Contract):

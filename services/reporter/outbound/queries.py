@@ -21,6 +21,7 @@ from services.reporter.domain.views import (
     ApprovalRow,
     CasePage,
     CaseRow,
+    CauseRow,
     Day,
     DeadLetterRow,
     ErrorRow,
@@ -44,6 +45,8 @@ CASES_PER_PAGE = 50
 WAITING_SHOWN = 200
 LINES_MAX = 500
 DUE_SOON = timedelta(minutes=15)
+UNENDED = ("open", "redrive_requested", "skip_requested")
+"""States of dead letters that neither a redrive nor a skip has ended."""
 
 _SUMS = """
 SELECT period, name, sum(amount) AS amount FROM reporter.totals
@@ -84,6 +87,15 @@ _WAITING = """
 SELECT row::text FROM reporter.projections
 WHERE kind = $1 AND state = ANY($2) AND ($3::text IS NULL OR process = $3) ORDER BY at, case_id LIMIT $4
 """
+_OF_CAUSE = """
+SELECT row::text FROM reporter.projections
+WHERE kind = 'dead_letter' AND state = 'open' AND row ->> 'cause' = $1 ORDER BY at, case_id
+"""
+_CAUSES = """
+SELECT cause, process, kind, service, work, code, count, since, due_at, told_at, told_count, asked_since, escalated_at,
+       acknowledged_at, acknowledged_by, failed, tries
+FROM reporter.causes WHERE count > 0 ORDER BY due_at NULLS LAST, since, cause
+"""
 
 V = TypeVar("V", bound=Contract)
 Sums = Mapping[str, Mapping[str, Decimal]]
@@ -121,7 +133,7 @@ async def status(connection: Connection, *, process: str | None = None, at: date
         decisions_today=_named(today, "decision."),
         effects=_named(ever, "effect."),
         effects_today=_named(today, "effect."),
-        dead_letters_open=int(ever.get("dead_letter.open", 0) + ever.get("dead_letter.redrive_requested", 0)),
+        dead_letters_open=int(sum(ever.get(f"dead_letter.{state}", Decimal(0)) for state in UNENDED)),
         approvals_open=int(ever.get("approval.waiting", 0)),
         oldest_waiting_seconds=None if oldest is None else max(0.0, (now - oldest).total_seconds()),
         sla=_sla(ever, overdue=due["overdue"], due_soon=due["soon"]),
@@ -167,7 +179,22 @@ async def case_timeline(connection: Connection, case_id: str, *, reveal: bool = 
 
 async def dead_letters(connection: Connection, *, process: str | None = None) -> list[DeadLetterRow]:
     """Open dead letters, the oldest first, at most 200."""
-    return await _waiting(connection, DeadLetterRow, "dead_letter", ["open", "redrive_requested"], process)
+    return await _waiting(connection, DeadLetterRow, "dead_letter", UNENDED, process)
+
+
+async def dead_letters_of(connection: Connection, cause: str) -> list[DeadLetterRow]:
+    """All open dead letters of one cause, the oldest first; those are left out of which something is ordered."""
+    return [DeadLetterRow.model_validate_json(text) for (text,) in await connection.fetch(_OF_CAUSE, cause)]
+
+
+async def causes(connection: Connection) -> list[CauseRow]:
+    """What needs a person now, by cause: the first reply that is late soonest comes first."""
+    now = await _now(connection)
+    found = []
+    for row in await connection.fetch(_CAUSES):
+        left = None if row["due_at"] is None else (row["due_at"] - now).total_seconds() / 60
+        found.append(CauseRow(**row, minutes_to_breach=left))
+    return found
 
 
 async def approvals(connection: Connection, *, process: str | None = None) -> list[ApprovalRow]:
@@ -200,6 +227,10 @@ class Queries:
     async def approvals(self) -> Sequence[ApprovalRow]:
         async with self._database.connection() as connection:
             return await approvals(connection)
+
+    async def causes(self) -> Sequence[CauseRow]:
+        async with self._database.connection() as connection:
+            return await causes(connection)
 
 
 async def _waiting(

@@ -1,3 +1,4 @@
+import asyncio
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -5,9 +6,9 @@ from typing import Any
 import pytest
 
 from contracts.base import Fact
-from contracts.envelope import Event, Record
-from contracts.events.control import ProcessPaused, RedriveRequested
-from contracts.events.dead_letters import DeadLetterRaised
+from contracts.envelope import Event, Record, decode
+from contracts.events.control import ProcessPaused, RedriveRequested, SkipRequested
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterSkipped
 from services.runtime import outbox
 from services.runtime.inbox import Inbox
 from services.runtime.postgres import Connection, Database
@@ -120,17 +121,78 @@ async def test_a_redrive_handles_the_event_again_once(
     ]
 
 
-async def test_an_event_that_fails_again_keeps_its_dead_letter(database: Database) -> None:
-    inbox = Inbox(database, "actor", {ProcessPaused: Handling("bad")})
+async def test_an_event_that_fails_again_keeps_its_dead_letter_and_says_so(database: Database) -> None:
+    handling = Handling("bad")
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
     await inbox.take([event("bad").to_record()])
     [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
     assert isinstance(dead_letter_id, uuid.UUID)
 
-    await inbox.take([order(dead_letter_id, "a").to_record()])
+    first = order(dead_letter_id, "a")
+    for one in (first, first, event("the same order in another event", first.data)):
+        await inbox.take([one.to_record()])
 
     assert await rows(database, "SELECT work, attempts, redriven_at FROM dead_letters") == [
         ("process.paused.v1", 2, None)
+    ], "a nonce is one order"
+    said: list[Any] = await rows(database, "SELECT topic, key, headers, body FROM outbox ORDER BY id")
+    raised, again = [decode(Record(*row).headers, Record(*row).body) for row in said]
+    assert isinstance(again.data, DeadLetterRaised)
+    assert again.data == raised.data.model_copy(update={"attempts": 2})
+    assert (again.causation_id, again.event_id != raised.event_id) == (first.event_id, True)
+
+
+async def test_a_redrive_after_one_that_failed_is_not_taken_for_the_same(database: Database) -> None:
+    handling = Handling("bad")
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+    await inbox.take([event("bad").to_record()])
+    [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(dead_letter_id, uuid.UUID)
+    await inbox.take([order(dead_letter_id, "a").to_record()])
+    handling.poison.clear()
+
+    await inbox.take([order(dead_letter_id, "b").to_record()])
+
+    assert handling.names == ["bad"]
+    assert await rows(database, "SELECT headers->>'ce_type' FROM outbox ORDER BY id") == [
+        ("dead_letter.raised.v1",),
+        ("dead_letter.raised.v1",),
+        ("dead_letter.redriven.v1",),
     ]
+
+
+async def test_two_redrives_of_one_dead_letter_at_the_same_moment_handle_it_once(database: Database) -> None:
+    handling = Handling("bad")
+    inboxes = [Inbox(database, "actor", {ProcessPaused: handling}) for _ in range(2)]
+    await inboxes[0].take([event("bad").to_record()])
+    [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(dead_letter_id, uuid.UUID)
+    handling.poison.clear()
+
+    orders = [order(dead_letter_id, nonce).to_record() for nonce in "ab"]
+    await asyncio.gather(*(inbox.take([one]) for inbox, one in zip(inboxes, orders, strict=True)))
+
+    assert handling.names == ["bad"]
+
+
+async def test_a_skipped_event_is_never_handled_and_cannot_be_redriven(database: Database) -> None:
+    handling = Handling("bad")
+    inbox = Inbox(database, "actor", {ProcessPaused: handling})
+    await inbox.take([event("bad").to_record()])
+    [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(dead_letter_id, uuid.UUID)
+    handling.poison.clear()
+    for service in ("classifier", "actor"):
+        skips = SkipRequested(dead_letter_id=dead_letter_id, service=service, reason="a test", by="ana")
+        await inbox.take([event(f"skip in {service}", skips).to_record()])
+
+    await inbox.take([order(dead_letter_id, "a").to_record(), event("bad").to_record()])
+
+    assert handling.names == []
+    said: list[Any] = await rows(database, "SELECT headers->>'ce_type', body FROM outbox ORDER BY id")
+    assert [row[0] for row in said] == ["dead_letter.raised.v1", "dead_letter.skipped.v1"]
+    skipped = DeadLetterSkipped.model_validate_json(said[1][1])
+    assert (skipped.service, skipped.reason, skipped.by) == ("actor", "a test", "ana")
 
 
 @pytest.mark.parametrize("odd", [{"ce_subject": "a\0b"}, {"a\0": "b"}, {"ce_type": "process.\0"}])

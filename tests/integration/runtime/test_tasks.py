@@ -1,13 +1,16 @@
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
+from contracts.envelope import Record
+from contracts.events.control import RedriveRequested, SkipRequested
 from contracts.failures import LaterError, PermanentError
-from services.runtime import tasks
+from services.runtime import dead_letters, tasks
 from services.runtime.failures import backoff_seconds
 from services.runtime.postgres import Connection, Database
 from services.runtime.tasks import Claim, Done, Outcome, Wanted, Worker
@@ -152,10 +155,10 @@ async def test_a_newer_basis_fences_out_the_work_in_hand(database: Database) -> 
 async def test_work_that_fails_for_good_becomes_a_dead_letter_and_blocks_its_case_alone(database: Database) -> None:
     ledger = Ledger()
 
-    async def poison(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+    async def choosy(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
         return [PermanentError("bad", "it is bad") if c.case_id == "c" else Done() for c in claims]
 
-    worker = worker_of(database, ledger, poison)
+    worker = worker_of(database, ledger, choosy)
     await want(database, wanted("c", "1"), wanted("d", "1"))
     await worker.step()
     await want(database, wanted("c", "2"))
@@ -164,6 +167,104 @@ async def test_work_that_fails_for_good_becomes_a_dead_letter_and_blocks_its_cas
     assert ledger.committed == [("d", "1")]
     assert await rows(database, "SELECT case_id, code, basis FROM dead_letters") == [("c", "bad", "1")]
     assert await rows(database, "SELECT headers->>'ce_type' FROM outbox") == [("dead_letter.raised.v1",)]
+
+
+async def poison(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+    return [PermanentError("bad", "it is bad") for _ in claims]
+
+
+async def nothing(connection: Connection, record: Record) -> None:
+    """What a redriven event comes to."""
+
+
+async def letter_of(database: Database, work: str = "propose") -> UUID:
+    found = await rows(
+        database, f"SELECT dead_letter_id FROM dead_letters WHERE redriven_at IS NULL AND work = '{work}'"
+    )
+    ((dead_letter_id,),) = found
+    assert isinstance(dead_letter_id, UUID)
+    return dead_letter_id
+
+
+async def redrive(connection: Connection, letter: UUID, nonce: str) -> bool:
+    order = RedriveRequested(dead_letter_id=letter, service="actor", nonce=named(nonce), by="ana")
+    return await dead_letters.redrive(connection, event(f"order {nonce}", order), service="actor", handle_again=nothing)
+
+
+async def skip(connection: Connection, letter: UUID) -> bool:
+    order = SkipRequested(dead_letter_id=letter, service="actor", reason="a test", by="ana")
+    return await dead_letters.skip(connection, event(f"skip {letter}", order), service="actor")
+
+
+@pytest.mark.usefixtures("running")
+async def test_work_that_dies_again_after_each_redrive_is_a_dead_letter_each_time_and_is_done_in_the_end(
+    database: Database,
+) -> None:
+    ledger = Ledger()
+    await want(database, wanted("c", "1"))
+    for nonce in ("one", "two", "three"):
+        await worker_of(database, ledger, poison).step()
+        letter = await letter_of(database)
+        async with database.transaction() as connection:
+            assert await redrive(connection, letter, nonce)
+
+    await worker_of(database, ledger).step()
+
+    assert ledger.committed == [("c", "1")]
+    said = await rows(database, "SELECT headers->>'ce_type', count(*) FROM outbox GROUP BY 1 ORDER BY 1")
+    assert said == [("dead_letter.raised.v1", 3), ("dead_letter.redriven.v1", 3)]
+
+
+@pytest.mark.usefixtures("running")
+async def test_skipped_work_is_not_done_and_what_is_newer_is(database: Database) -> None:
+    ledger = Ledger()
+    for case_id in ("c", "d"):
+        await want(database, wanted(case_id, "1"))
+    await worker_of(database, ledger, poison).step()
+    await want(database, wanted("d", "2"))
+    letters = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+
+    for (letter,) in letters:
+        assert isinstance(letter, UUID)
+        async with database.transaction() as connection:
+            assert await skip(connection, letter)
+            assert not await skip(connection, letter), "it ended already"
+    await worker_of(database, ledger).step()
+    await want(database, wanted("c", "3"))
+    await worker_of(database, ledger).step()
+
+    assert ledger.committed == [("d", "2"), ("c", "3")]
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("end", [redrive, skip])
+async def test_two_dead_letters_of_a_case_ended_at_the_same_moment_leave_its_work_waiting_for_nobody(
+    database: Database, end: Callable[..., Awaitable[bool]]
+) -> None:
+    ledger = Ledger()
+    await want(database, wanted("c", "1"))
+    await worker_of(database, ledger, poison).step()
+    await want(database, wanted("c", "2"))
+    broken = event("broken", case_id="c").to_record()
+    async with database.transaction() as connection:
+        await dead_letters.raise_for_event(
+            connection, service="actor", record=broken, event_id=named("broken"), code="unforeseen", message="x"
+        )
+    first, second = await letter_of(database), await letter_of(database, "process.paused.v1")
+
+    async def end_second() -> bool:
+        async with database.transaction() as connection:
+            return await end(connection, second, *(["b"] if end is redrive else []))
+
+    async with database.transaction() as connection:
+        assert await redrive(connection, first, "a")
+        other = asyncio.create_task(end_second())
+        while not other.done() and not await rows(database, "SELECT 1 FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0)
+    assert await other
+    await worker_of(database, ledger).step()
+
+    assert ledger.committed == [("c", "2")]
 
 
 @pytest.mark.usefixtures("running")

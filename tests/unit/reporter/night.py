@@ -12,8 +12,15 @@ from contracts.basis import basis_of, version_of
 from contracts.decision import Action, Circumstances, Reason, Verdict
 from contracts.envelope import Event, Record
 from contracts.events.cases import Author, CaseChanged, CaseOpened, IntakeReconciled
-from contracts.events.control import ApprovalAnswered, ProcessPaused, ProcessResumed, RedriveRequested
-from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
+from contracts.events.control import (
+    ApprovalAnswered,
+    CauseAcknowledged,
+    ProcessPaused,
+    ProcessResumed,
+    RedriveRequested,
+    SkipRequested,
+)
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.events.proposals import FactRead, FactsRead, MadeFrom, PassageUsed, ProposalFailed, ProposalMade
@@ -34,6 +41,7 @@ ENDINGS = (
     "waiting",
     "deleted",
     "retry",
+    "skipped",
 )
 _LABELS = ("track_order", "refund", "cancel_order", "change_address", "invoice")
 
@@ -110,11 +118,19 @@ class Story:
         )
         self.say(proposal, 0.6, source="classifier")
 
-    def decides(self, verdict: Verdict, text: str, *, code: str = "rule", effects: Sequence[str] = ()) -> None:
+    def decides(
+        self,
+        verdict: Verdict,
+        text: str,
+        *,
+        code: str = "rule",
+        effects: Sequence[str] = (),
+        proposal_id: UUID | None = None,
+    ) -> None:
         self.now += timedelta(seconds=0.1)
         decision = DecisionMade(
             basis=self.basis,
-            proposal_id=None,
+            proposal_id=proposal_id,
             verdict=verdict,
             reasons=(Reason(code=code, text=text),),
             actions=(Action(name="reply"),) if verdict == "execute" else (),
@@ -195,6 +211,17 @@ class Story:
         self.say(raised, 0, source="classifier")
         return dead_letter_id
 
+    def skips(self, letter: UUID) -> None:
+        """A person goes on without the work."""
+        why: dict[str, Any] = {
+            "dead_letter_id": letter,
+            "service": "classifier",
+            "reason": "it was a test",
+            "by": "kim",
+        }
+        self.say(SkipRequested(**why), 600)
+        self.say(DeadLetterSkipped(**why), source="classifier")
+
     def _of_effect(self, attempt: int, kind: str) -> dict[str, Any]:
         key = self.effect.replace("|reply|", f"|{kind}|")
         return {
@@ -236,6 +263,9 @@ def tell(object_id: str, ending: str, start: datetime = START) -> list[Event[Fac
         nonce = UUID(int=11)
         story.say(RedriveRequested(dead_letter_id=letter, service="classifier", nonce=nonce, by="kim"), 600)
         story.say(DeadLetterRedriven(dead_letter_id=letter, service="classifier", nonce=nonce, by="kim"))
+    if ending == "skipped":
+        story.skips(story.dies())
+        return story.events
     if ending == "waiting":
         return story.events
     story.proposes(_LABELS[sum(map(ord, object_id)) % len(_LABELS)])
@@ -302,11 +332,12 @@ _END = {
 
 
 def switch_events() -> list[Event[Fact]]:
-    """A pause and its end; their subject is the process."""
+    """A pause and its end, and a cause that somebody sees to; their subject is the process."""
     story = Story("switch", START)
     story.case_id = "support"
     story.say(ProcessPaused(generation=2, reason="odd replies", by="kim"))
     story.say(ProcessResumed(generation=3, reason="mended", by="kim"), 900)
+    story.say(CauseAcknowledged(cause="3f2a9c01d4e7", by="kim"))
     return story.events
 
 

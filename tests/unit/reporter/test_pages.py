@@ -2,7 +2,7 @@
 
 import httpx
 
-from services.reporter.domain.views import ApprovalRow, CasePage, DeadLetterRow, Status, Timeline
+from services.reporter.domain.views import ApprovalRow, CasePage, CauseRow, DeadLetterRow, Status, Timeline
 from services.reporter.inbound.console.pages import console
 
 
@@ -24,9 +24,12 @@ class AwayReads:
     async def approvals(self) -> list[ApprovalRow]:
         raise ConnectionResetError
 
+    async def causes(self) -> list[CauseRow]:
+        raise ConnectionResetError
+
 
 async def test_while_postgres_is_away_each_page_says_so_and_asks_for_patience() -> None:
-    transport = httpx.ASGITransport(app=console(AwayReads()))
+    transport = httpx.ASGITransport(app=console(AwayReads(), tells=False))
     async with httpx.AsyncClient(transport=transport, base_url="http://console.test") as browser:
         for path in ("/", "/cases", "/cases/a", "/dead-letters", "/approvals"):
             answer = await browser.get(path)

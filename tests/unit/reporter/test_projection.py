@@ -5,6 +5,8 @@ import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, strategies as st
@@ -12,6 +14,8 @@ from hypothesis import given, strategies as st
 from contracts.base import Fact
 from contracts.envelope import Event
 from contracts.events.cases import CaseOpened
+from contracts.events.control import RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.decisions import ApprovalResolved
 from services.reporter.domain.latency import BOUNDS_MS, bucket_of, percentile
 from services.reporter.domain.log import NO_TIME, entry_of, history_of
@@ -52,6 +56,7 @@ def case_row(events: Sequence[Event[Fact]]) -> CaseRow:
         ("waiting", "seen"),
         ("deleted", "gone"),
         ("retry", "acting"),
+        ("skipped", "skipped"),
     ],
 )
 def test_a_case_stands_where_its_events_left_it(ending: str, state: str) -> None:
@@ -228,6 +233,69 @@ def test_a_dead_letter_tells_what_waits_behind_it_and_when_the_reply_is_late() -
     assert letter["state"] == "open"
     assert letter["waits_behind"] == 1
     assert letter["due_at"] == "2026-11-22T02:00:00Z"
+
+
+def letters(events: Sequence[Event[Fact]]) -> list[dict[str, Any]]:
+    return [json.loads(row.body) for row in projected(events).rows if row.kind == "dead_letter"]
+
+
+def test_a_skipped_dead_letter_says_who_ended_it_and_why() -> None:
+    (letter,) = letters(tell("1", "skipped"))
+
+    assert (letter["state"], letter["ended_by"], letter["skip_reason"]) == ("skipped", "kim", "it was a test")
+
+
+def test_a_handover_does_not_hide_that_work_was_skipped() -> None:
+    story = Story("1")
+    story.opens()
+    letter = story.dies()
+    handover = story.effect.replace("|reply|", "|handover|")
+    story.decides("refuse", "No usable proposal came of it.", effects=[handover])
+    story.attempts(kind="handover", public=False)
+    story.observes(kind="handover", public=False)
+    story.skips(letter)
+
+    assert case_row(story.events).state == "skipped"
+
+
+@pytest.mark.parametrize("who", ["software", "staff"])
+def test_a_case_is_skipped_until_it_is_decided_or_answered_anew(who: str) -> None:
+    story = Story("1")
+    story.opens()
+    letter = story.dies()
+    story.decides("refuse", "No usable proposal came of it.")
+    story.skips(letter)
+    story.asks_again()
+    before = case_row(story.events).state
+    if who == "staff":
+        story.changes("comment_added", "I looked into it.", "staff", comment_public=True)
+    else:
+        story.proposes()
+        story.decides("execute", "fine", effects=[story.effect], proposal_id=story.events[-1].event_id)
+        story.attempts()
+        story.observes()
+
+    assert (before, case_row(story.events).state) == ("skipped", "answered")
+
+
+def test_a_redrive_that_failed_leaves_its_dead_letter_open_with_one_more_attempt() -> None:
+    story = Story("1")
+    story.opens()
+    letter = story.dies()
+    raised = story.events[-1].data
+    assert isinstance(raised, DeadLetterRaised)
+    ordered = RedriveRequested(dead_letter_id=letter, service="classifier", nonce=UUID(int=11), by="kim")
+    order = story.say(ordered, 600)
+    (asked,) = letters(story.events)
+    story.say(raised.model_copy(update={"attempts": 3, "code": "gone"}))
+    again = dataclasses.replace(story.events[-1], causation_id=order.event_id, time=order.time - timedelta(minutes=5))
+
+    (failed,) = letters([*story.events[:-1], again])
+
+    assert (asked["state"], asked["attempts"]) == ("redrive_requested", 2)
+    assert (failed["state"], failed["attempts"], failed["code"]) == ("open", 3, "gone"), "whatever the clocks say"
+    assert failed["raised_at"] == asked["raised_at"]
+    assert failed["cause"] != asked["cause"]
 
 
 def test_a_switch_is_no_case() -> None:

@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
-from services.reporter.domain.sentences import CODES
+from services.reporter.domain.sentences import CODES, ORDERED, said_of
 from services.reporter.domain.views import CaseState
 from services.reporter.ports import Reads
 from services.runtime.postgres import UNAVAILABLE
@@ -33,6 +33,7 @@ STATE_WORDS: Mapping[str, str] = {
     "ignored": "ignored",
     "answered": "answered",
     "done": "done",
+    "skipped": "skipped",
     "dead_letter": "dead letter",
     "gone": "gone",
     "not_applicable": "not owed",
@@ -40,12 +41,12 @@ STATE_WORDS: Mapping[str, str] = {
 TONES: Mapping[str, str] = {
     **dict.fromkeys(("answered", "done", "met", "observed", "executed", "running", "complete"), "good"),
     **dict.fromkeys(("dead_letter", "breached", "dead", "failed", "person", "overdue", "paused", "missing"), "bad"),
-    **dict.fromkeys(("approval", "held", "refused", "retry", "unknown", "backfilled"), "warn"),
+    **dict.fromkeys(("approval", "held", "refused", "retry", "unknown", "backfilled", "skipped"), "warn"),
 }
 
 
-def console(reads: Reads) -> FastAPI:
-    """The pages, without any guard: `session.Guard` stands before them."""
+def console(reads: Reads, *, tells: bool) -> FastAPI:
+    """The pages, without any guard: `session.Guard` stands before them. `tells`: somebody is told of causes."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"))
     page = _renderer()
@@ -53,7 +54,8 @@ def console(reads: Reads) -> FastAPI:
     @app.get("/")
     async def tonight() -> Response:
         status, cases = await reads.status(), await reads.cases(state=None, page=None)
-        return page("tonight.html", tab="tonight", status=status, cases=cases.cases[:CASES_TONIGHT])
+        untold = next((cause for cause in await reads.causes() if cause.failed), None)
+        return page("tonight.html", tab="tonight", status=status, cases=cases.cases[:CASES_TONIGHT], untold=untold)
 
     @app.get("/cases")
     async def cases(state: str | None = None, after: str | None = None) -> Response:
@@ -70,7 +72,8 @@ def console(reads: Reads) -> FastAPI:
 
     @app.get("/dead-letters")
     async def dead_letters() -> Response:
-        return page("dead_letters.html", tab="dead-letters", rows=await reads.dead_letters())
+        rows, causes = await reads.dead_letters(), await reads.causes()
+        return page("dead_letters.html", tab="dead-letters", rows=rows, causes=causes, tells=tells)
 
     @app.get("/approvals")
     async def approvals() -> Response:
@@ -123,6 +126,8 @@ def _renderer() -> _Renderer:
         money=_money,
         ms=lambda value: "–" if value is None else _span(value / 1000),  # noqa: RUF001  # a dash for "none"
         said=lambda code: CODES.get(code, ""),
+        ordered=lambda state: ORDERED.get(state, ""),
+        told=said_of,
         word=lambda state: STATE_WORDS.get(state, state.replace("_", " ")),
         tone=lambda state: TONES.get(state, "calm"),
     )
