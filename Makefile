@@ -25,7 +25,7 @@ test-compose: install ## docker-compose.yml on a container engine: a night, ever
 test-k8s: install ## deploy/k8s built by kubectl, and applied to the cluster of NIGHTSHIFT_TEST_KUBECONFIG, which may be thrown away
 	@$(BIN)/python -m pytest -q tests/real/test_kubernetes.py $(ARGS)
 
-chaos: install ## a night of a thousand tickets, its services killed on the way; a version rolled out and back under load
+chaos: install ## services killed, rolled and paused, broker and Postgres broken, under load; ARGS="--short --figures FILE"
 	@$(BIN)/python -m pytest -q tests/chaos $(ARGS)
 
 lint: install ## ruff, mypy, import-linter

@@ -4,10 +4,12 @@ A test gets a `Postgres` and a `Broker` and does not ask which. `pytest --stack=
 """
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +58,9 @@ class Broker(Protocol):
     is_kafka: bool
     """Whether it is Kafka itself, with a memory, limits and copies."""
 
+    port: int
+    """Where it listens."""
+
     @property
     def bootstrap(self) -> str:
         """What clients connect to."""
@@ -73,6 +78,9 @@ class Broker(Protocol):
     def start_empty(self) -> object:
         """After `kill`: on the same address, with nothing."""
 
+    def away(self) -> AbstractContextManager[None]:
+        """It hangs and answers nobody, for the length of the block."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -89,12 +97,29 @@ class WheelBroker(EmbeddedBroker):
 
     is_kafka = False
 
+    def __init__(self, folder: Path, advertised_port: int | None) -> None:
+        super().__init__(folder)
+        self._advertised_port = advertised_port or self.port
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self._advertised_port}"
+
     @property
     def settings(self) -> Mapping[str, str]:
         return {"NIGHTSHIFT_KAFKA_BOOTSTRAP": self.bootstrap, "NIGHTSHIFT_KAFKA_IDEMPOTENCE": "false"}
 
     def start_empty(self) -> object:
         return self.start()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        assert self.pid is not None, "it runs"
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
 
 class _Container:
@@ -200,15 +225,16 @@ class ContainerBroker(_Container):
 
     is_kafka = True
 
-    def __init__(self) -> None:
+    def __init__(self, advertised_port: int | None = None) -> None:
         super().__init__(KAFKA_IMAGE, 9092, lambda: speaks_kafka("127.0.0.1", self.port))
+        self._advertised_port = advertised_port or self.port
         # The broker connects to itself by the address that it advertises to others of its kind: the host's port is not
         # there inside.
         self._environment = {
             "KAFKA_NODE_ID": "1",
             "KAFKA_PROCESS_ROLES": "broker,controller",
             "KAFKA_LISTENERS": "HOST://:9092,INTERNAL://:29092,CONTROLLER://:9093",
-            "KAFKA_ADVERTISED_LISTENERS": f"HOST://127.0.0.1:{self.port},INTERNAL://localhost:29092",
+            "KAFKA_ADVERTISED_LISTENERS": f"HOST://{self.bootstrap},INTERNAL://localhost:29092",
             "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "HOST:PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "KAFKA_INTER_BROKER_LISTENER_NAME": "INTERNAL",
             "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
@@ -222,7 +248,7 @@ class ContainerBroker(_Container):
 
     @property
     def bootstrap(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"127.0.0.1:{self._advertised_port}"
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -230,7 +256,6 @@ class ContainerBroker(_Container):
 
     @contextmanager
     def away(self) -> Iterator[None]:
-        """Nobody answers, for the length of the block."""
         self.wrapped.pause()
         try:
             yield
@@ -243,7 +268,8 @@ class Stack(Protocol):
 
     def postgres(self, folder: Path, **settings: str) -> Postgres: ...
 
-    def broker(self, folder: Path) -> Broker: ...
+    def broker(self, folder: Path, *, advertised_port: int | None = None) -> Broker:
+        """Clients reach it by `advertised_port`, where something stands between."""
 
 
 class Embedded:
@@ -252,8 +278,8 @@ class Embedded:
     def postgres(self, folder: Path, **settings: str) -> Postgres:
         return WheelPostgres(folder, settings={"shared_buffers": "64MB", **settings})
 
-    def broker(self, folder: Path) -> Broker:
-        return WheelBroker(folder)
+    def broker(self, folder: Path, *, advertised_port: int | None = None) -> Broker:
+        return WheelBroker(folder, advertised_port)
 
 
 class Real:
@@ -263,9 +289,9 @@ class Real:
         del folder
         return ContainerPostgres(settings)
 
-    def broker(self, folder: Path) -> Broker:
+    def broker(self, folder: Path, *, advertised_port: int | None = None) -> Broker:
         del folder
-        return ContainerBroker()
+        return ContainerBroker(advertised_port)
 
 
 @cache

@@ -53,9 +53,9 @@ class EmbeddedBroker:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
             self.log.replace(self.log.with_suffix(".log.1"))
-        url = f"tcp://{self.bootstrap}"
-        command = [broker_binary(self.folder), "broker", "--listener-url", url, "--advertised-listener-url", url]
-        command += ["--storage-engine", "memory://tansu/"]
+        command = [broker_binary(self.folder), "broker", "--storage-engine", "memory://tansu/"]
+        command += ["--listener-url", f"tcp://127.0.0.1:{self.port}"]
+        command += ["--advertised-listener-url", f"tcp://{self.bootstrap}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # our own binary and arguments
                 bound(command, dies_by=signal.SIGKILL),

@@ -27,7 +27,7 @@ from services.reporter.outbound.causes import PostgresCauses
 from services.reporter.outbound.event_log import PostgresStore
 from services.reporter.outbound.gauges import Gauges
 from services.reporter.outbound.messenger import AppriseMessenger
-from services.reporter.outbound.queries import Queries
+from services.reporter.outbound.queries import KillSwitch, Queries
 from services.reporter.outbound.rebuilding import RebuildRunsError, projected_by, rebuilding
 from services.runtime import process, service, telemetry
 from services.runtime.config import RuntimeSettings
@@ -68,7 +68,7 @@ async def run() -> None:
             batch_seconds_min=BATCH_SECONDS_MIN,
         )
         await service.serve(
-            app=web(settings, reads, link, appender),
+            app=web(settings, reads, KillSwitch(database), link, appender),
             host=settings.http_host,
             port=settings.http_port,
             parts=[
@@ -85,7 +85,7 @@ async def run() -> None:
         )
 
 
-def web(settings: ReporterSettings, reads: Queries, link: Link, appender: Appender) -> Guard:
+def web(settings: ReporterSettings, reads: Queries, stops: KillSwitch, link: Link, appender: Appender) -> Guard:
     """The console behind its guard; health and metrics in the open."""
 
     async def postgres() -> str | None:
@@ -101,7 +101,7 @@ def web(settings: ReporterSettings, reads: Queries, link: Link, appender: Append
         clock=time.time,
     )
     health = HealthApp(alive={"log": appender.stuck}, ready={"postgres": postgres, "broker": broker})
-    return Guard(console(reads, tells=bool(settings.tell_urls.get_secret_value().strip())), health, sessions)
+    return Guard(console(reads, stops, tells=bool(settings.tell_urls.get_secret_value().strip())), health, sessions)
 
 
 def teller_of(settings: ReporterSettings, database: Database) -> Teller:

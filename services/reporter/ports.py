@@ -66,6 +66,14 @@ class Rebuilding(Protocol):
         """In one transaction: catch up from `position` and make the fresh tables the live ones."""
 
 
+class Stops(Protocol):
+    """What the console may do: pull the plug."""
+
+    async def pause(self, process: str, reason: str) -> bool:
+        """Pause the process; false where no such process runs. Committed when it returns."""
+        ...
+
+
 class Reads(Protocol):
     """What the console shows."""
 

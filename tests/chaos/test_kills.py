@@ -1,67 +1,93 @@
-"""A thousand tickets, every webhook sent up to three times, shuffled, and forty kills: the outside's books decide."""
+"""Services killed at random moments, all at once, and exactly between two steps that belong together."""
 
 import asyncio
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
+from itertools import cycle
 from random import Random
 
-import pytest
+from tests.chaos.conftest import Chaos
+from tests.chaos.proxy import Proxy, Strike, commits, commits_offsets, publishes
+from tests.chaos.system import Plan, System
 
-from nightshift.demo.play import Demo, Order, demo
-from nightshift.demo.summary import Promise
+KILL_SECONDS = 3.0
+"""From kill to kill: each service dies again about when it has taken up its work."""
+TICKETS_PER_KILL = 5
 
-SEED = 4
-TICKETS = int(os.environ.get("NIGHTSHIFT_CHAOS_TICKETS", "1000"))
-NIGHT_SECONDS = 280.0
-"""Seven seconds from kill to kill: a service dies again about when it has taken up its work."""
-SETTLE_SECONDS_MAX = 120.0
-KILLS_OF_EACH = 10
-SERVICES = ("ingest", "classifier", "actor", "reporter")
-MISCHIEF = ("--copies-max=3", "--shuffled-percent=100", "--forged-percent=2", "--stale-percent=2")
+Prepare = Callable[[System, Counter[str]], None]
+"""Arranges that somebody dies when that moment comes, and is counted."""
 
 
-@pytest.fixture
-def state() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nightshift-") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder) / "state"
+def in_an_effect(system: System, died: Counter[str]) -> None:
+    """After the change was applied outside, before the answer."""
+
+    async def die(port: int) -> None:
+        system.gate.applied = None
+        died["in an effect"] += await system.kill_caller(port)
+
+    system.gate.applied = die
 
 
-def quiet(phase: str, share: float, done: Mapping[str, int]) -> None:
-    del phase, share, done
+def at(moment: str, matches: Callable[[bytes], bool], *, answered: bool, on: Callable[[System], Proxy]) -> Prepare:
+    """Before the server got what matches, or after it did it and before the service heard of that."""
+
+    def prepare(system: System, died: Counter[str]) -> None:
+        async def die(port: int) -> None:
+            died[moment] += await system.kill_caller(port)
+
+        on(system).strike = Strike(matches, answered, die)
+
+    return prepare
 
 
-async def kill_now_and_then(running: Demo, night: "asyncio.Task[list[Promise]]") -> int:
-    """kill -9 each service ten times, in random order, spread over the night."""
-    chance = Random(SEED)
-    order = [name for name in SERVICES for _ in range(KILLS_OF_EACH)]
-    chance.shuffle(order)
-    pause = running.order.night_seconds * 0.9 / len(order)
-    killed = 0
-    for name in order:
-        await asyncio.wait([night], timeout=pause * chance.uniform(0.5, 1.5))
-        if night.done():
-            break
-        running.stack.kill(name)
-        killed += 1
-    return killed
+def broker_proxy(system: System) -> Proxy:
+    return system.broker_proxy
 
 
-async def test_forty_kills_in_a_night_of_a_thousand_tickets_lose_nothing_and_do_nothing_twice(state: Path) -> None:
-    order = Order(
-        state=state,
-        tickets=TICKETS,
-        seed=SEED,
-        mischief=MISCHIEF,
-        seconds=NIGHT_SECONDS,
-        settle_seconds_max=SETTLE_SECONDS_MAX,
-    )
-    async with demo(order) as running, asyncio.TaskGroup() as group:
-        night = group.create_task(running.night(quiet))
-        killing = group.create_task(kill_now_and_then(running, night))
+def postgres_proxy(system: System) -> Proxy:
+    return system.postgres_proxy
 
-    broken = {promise.name: promise.figure for promise in night.result() if not promise.held}
-    assert broken == {}
-    assert killing.result() == KILLS_OF_EACH * len(SERVICES)
+
+MOMENTS: dict[str, Prepare] = {
+    "in an effect": in_an_effect,
+    **{
+        name: at(name, matches, answered=answered, on=on)
+        for name, matches, answered, on in (
+            ("before a commit", commits, False, postgres_proxy),
+            ("after a commit", commits, True, postgres_proxy),
+            ("between commit and publish", publishes, False, broker_proxy),
+            ("published, not noted", publishes, True, broker_proxy),
+            ("handled, offset not committed", commits_offsets, False, broker_proxy),
+        )
+    },
+}
+
+
+async def test_kills_at_any_moment_lose_nothing_and_do_nothing_twice(chaos: Chaos) -> None:
+    kills = chaos.size(full=200, short=16)
+    died: Counter[str] = Counter()
+    async with chaos.system(Plan(proxied=True)) as system, asyncio.TaskGroup() as group:
+        playing = group.create_task(system.play(kills * TICKETS_PER_KILL, kills * KILL_SECONDS))
+        await kill(system, playing, kills, died)
+        await playing
+        await system.judge()
+
+    chaos.figures.notes |= {f"kills {moment}": died[moment] for moment in MOMENTS}
+    assert system.figures.kills >= kills
+    assert all(died[moment] for moment in MOMENTS)
+
+
+async def kill(system: System, playing: "asyncio.Task[None]", kills: int, died: Counter[str]) -> None:
+    """A random service and whoever comes to the next moment, by turns; now and then all at once."""
+    chance = Random(system.plan.seed)
+    moments = cycle(MOMENTS.values())
+    strikes = 0
+    while system.figures.kills < kills and not playing.done():
+        await asyncio.wait([playing], timeout=KILL_SECONDS * chance.uniform(0.5, 1.5))
+        strikes += 1
+        if strikes % 10 == 5:
+            system.kill(*system.names)
+        elif strikes % 2:
+            system.kill(chance.choice(system.names))
+        else:
+            next(moments)(system, died)

@@ -62,7 +62,11 @@ async def site(migrated: MigratedDatabase) -> AsyncIterator[Site]:
     clock = Clock()
     async with connect(migrated.url("nightshift_reporter"), schema="reporter", connections_max=4) as database:
         sessions = Sessions(TOKEN, seconds=3600, clock=clock)
-        app = Guard(pages.console(Queries(database), tells=False), HealthApp(alive={}, ready={}), sessions)
+        app = Guard(
+            pages.console(Queries(database), queries.KillSwitch(database), tells=False),
+            HealthApp(alive={}, ready={}),
+            sessions,
+        )
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]  # httpx types the scope as a dict
         async with httpx.AsyncClient(transport=transport, base_url="http://console.test") as browser:
             yield Site(database, browser, clock)
@@ -368,6 +372,37 @@ async def test_a_paused_process_is_told_on_the_first_page(migrated: MigratedData
     page = await site.page("/")
     assert "support is paused" in page
     assert "odd replies" in page
+
+
+async def test_a_process_is_paused_in_the_console(migrated: MigratedDatabase, site: Site) -> None:
+    await site.take(night(5))
+    await site.sign_in()
+    async with connect(migrated.admin_url, schema="control", connections_max=1) as database, database.connection() as c:
+        await c.execute("INSERT INTO control.switches (process, paused) VALUES ('support', false)")
+        link = re.search(r'href="(/pause[^"]*)"', await site.page("/"))
+        assert link is not None
+        form = await site.page(link[1])
+        names = re.findall(r'name="(\w+)"', form[form.index("<form") :])
+        told = dict(zip(names, ("support", "odd replies"), strict=True))
+        paused = await site.browser.post("/pause", data=told, headers={"origin": "http://console.test"})
+        again = await site.browser.post("/pause", data=told, headers={"origin": "http://console.test"})
+        switch = await c.fetchrow("SELECT paused, reason, changed_by, generation FROM control.switches")
+
+    assert (paused.status_code, again.status_code) == (303, 404)
+    assert tuple(switch or ()) == (True, "odd replies", "console", 2)
+    assert "/pause?" not in await site.page("/")
+
+
+@pytest.mark.parametrize("origin", [None, "null", "http://console.test:8082", "http://elsewhere.test"])
+async def test_no_other_page_pauses_a_process(migrated: MigratedDatabase, site: Site, origin: str | None) -> None:
+    await site.sign_in()
+    async with connect(migrated.admin_url, schema="control", connections_max=1) as database, database.connection() as c:
+        await c.execute("INSERT INTO control.switches (process, paused) VALUES ('support', false)")
+        headers = {"origin": origin} if origin is not None else {}
+        answer = await site.browser.post("/pause", data={"process": "support", "reason": "x"}, headers=headers)
+
+        assert answer.status_code == 403
+        assert await c.fetchval("SELECT paused FROM control.switches") is False
 
 
 async def test_metrics_tell_what_the_projections_say(site: Site) -> None:

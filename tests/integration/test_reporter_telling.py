@@ -186,7 +186,9 @@ async def test_that_nobody_can_be_told_stands_on_the_first_page(bench: Bench) ->
     await bench.take(letters("1"))
     bench.duty.answers = (BROKEN,)
     await bench.teller().look()
-    transport = httpx.ASGITransport(app=console(Queries(bench.database), tells=True))
+    transport = httpx.ASGITransport(
+        app=console(Queries(bench.database), queries.KillSwitch(bench.database), tells=True)
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://console.test") as browser:
         tonight, of_letters = [(await browser.get(path)).text for path in ("/", "/dead-letters")]
 

@@ -28,8 +28,15 @@ class AwayReads:
         raise ConnectionResetError
 
 
+class AwaySwitch:
+    """ports.Stops with Postgres down."""
+
+    async def pause(self, process: str, reason: str) -> bool:
+        raise ConnectionRefusedError(process, reason)
+
+
 async def test_while_postgres_is_away_each_page_says_so_and_asks_for_patience() -> None:
-    transport = httpx.ASGITransport(app=console(AwayReads(), tells=False))
+    transport = httpx.ASGITransport(app=console(AwayReads(), AwaySwitch(), tells=False))
     async with httpx.AsyncClient(transport=transport, base_url="http://console.test") as browser:
         for path in ("/", "/cases", "/cases/a", "/dead-letters", "/approvals"):
             answer = await browser.get(path)

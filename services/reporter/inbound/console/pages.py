@@ -1,11 +1,11 @@
-"""The console's pages. Read-only: what people order goes through the command line."""
+"""The console's pages. They pause a process, which must be quick; what else people order goes by the command line."""
 
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
@@ -15,12 +15,14 @@ from starlette.exceptions import HTTPException
 
 from services.reporter.domain.sentences import CODES, ORDERED, said_of
 from services.reporter.domain.views import CaseState
-from services.reporter.ports import Reads
+from services.reporter.ports import Reads, Stops
 from services.runtime.postgres import UNAVAILABLE
 
 _HERE = Path(__file__).resolve().parent
 REFRESH_SECONDS = 5
 CASES_TONIGHT = 15
+REASON_MAX = 200
+FORM_BYTES_MAX = 4096
 STATES = get_args(CaseState)
 
 STATE_WORDS: Mapping[str, str] = {
@@ -45,11 +47,12 @@ TONES: Mapping[str, str] = {
 }
 
 
-def console(reads: Reads, *, tells: bool) -> FastAPI:
+def console(reads: Reads, stops: Stops, *, tells: bool) -> FastAPI:
     """The pages, without any guard: `session.Guard` stands before them. `tells`: somebody is told of causes."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=_HERE / "static"))
     page = _renderer()
+    _let_pause(app, page, stops)
 
     @app.get("/")
     async def tonight() -> Response:
@@ -96,6 +99,28 @@ def console(reads: Reads, *, tells: bool) -> FastAPI:
     for error in UNAVAILABLE:
         app.add_exception_handler(error, away)
     return app
+
+
+def _let_pause(app: FastAPI, page: "_Renderer", stops: Stops) -> None:
+    @app.get("/pause")
+    async def ask(process: str) -> Response:
+        return page("pause.html", tab="tonight", process=process, reason_max=REASON_MAX)
+
+    @app.post("/pause")
+    async def pause(request: Request) -> Response:
+        if not _from_here(request):
+            raise HTTPException(403)
+        told = parse_qs((await request.body())[:FORM_BYTES_MAX].decode("utf-8", "replace").replace("\0", ""))
+        process, reason = (told.get(name, [""])[0] for name in ("process", "reason"))
+        if not await stops.pause(process, reason[:REASON_MAX]):
+            title = "No such process runs"
+            return page("message.html", 404, tab="", title=title, text="It is paused already, or there is none.")
+        return Response(status_code=303, headers={"location": "/"})
+
+
+def _from_here(request: Request) -> bool:
+    """Whether a page of ours sent it: a cookie alone would come from any port of this host as well."""
+    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host", "?")
 
 
 class _Renderer:
