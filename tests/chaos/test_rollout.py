@@ -47,6 +47,8 @@ LEAVES_SECONDS_MAX = 20.0
 EFFECTS = 5
 """So many new ones outside, and we say that the work goes on."""
 TOKEN = "a-token-of-some-length"
+UNKNOWN_TO_THE_OLDEST = "reads_per_second"
+"""Whoever names a setting that a version does not know keeps that version from starting."""
 _PREPARE = """
 import asyncio, sys
 from nightshift.stack import prepare_database
@@ -248,12 +250,14 @@ def versions(
         **own_broker.settings,
         "NIGHTSHIFT_KAFKA_PARTITIONS": "2",
         "NIGHTSHIFT_SHOP_URL": as_role(database_url, READER),
-        "NIGHTSHIFT_PROCESS_OVERRIDES": OVERRIDES,
         "NIGHTSHIFT_CONSOLE_TOKEN": TOKEN,
     }
+    known_to_both = "".join(line for line in OVERRIDES.splitlines(keepends=True) if UNKNOWN_TO_THE_OLDEST not in line)
+    of_the_old = settings | {"NIGHTSHIFT_PROCESS_OVERRIDES": known_to_both}
+    of_the_new = settings | {"NIGHTSHIFT_PROCESS_OVERRIDES": OVERRIDES}
     return (
-        Version(oldest.unpacked(tmp_path), settings, database_url, state / "old", client),
-        Version(PROJECT, settings, database_url, state / "new", client),
+        Version(oldest.unpacked(tmp_path), of_the_old, database_url, state / "old", client),
+        Version(PROJECT, of_the_new, database_url, state / "new", client),
     )
 
 
