@@ -10,6 +10,8 @@ from prometheus_client.exposition import choose_encoder
 from services.runtime.tasks import Worker
 
 STALLED_SECONDS = 60.0
+BATCH_SECONDS_MAX = 300.0
+"""Of work in hand: a slow model may take so long for a whole batch."""
 
 Check = Callable[[], Awaitable[str | None]]
 """Answers none when all is well, else what is wrong."""
@@ -19,14 +21,19 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
-def progress_of(worker: Worker, *, limit_seconds: float = STALLED_SECONDS) -> Check:
-    """Fails when work has been claimable for longer than the limit: nobody claims, though nobody paused."""
+def progress_of(worker: Worker) -> Check:
+    """Fails when work may be claimed for longer than the limit and the worker claims nothing, though nobody paused.
+
+    However much there is to do, one that goes on is well: to end it would only make the rest wait longer.
+    """
 
     async def check() -> str | None:
-        waiting = await worker.oldest_claimable_seconds()
-        if waiting <= limit_seconds:
+        if worker.still_seconds <= (BATCH_SECONDS_MAX if worker.in_hand else STALLED_SECONDS):
             return None
-        return f"{worker.kind}: work waits since {waiting:.0f} s (limit {limit_seconds:.0f} s) and is not claimed"
+        waiting = await worker.oldest_claimable_seconds()
+        if waiting <= STALLED_SECONDS:
+            return None
+        return f"{worker.kind}: work waits since {waiting:.0f} s (limit {STALLED_SECONDS:.0f} s) and is not claimed"
 
     return check
 

@@ -8,6 +8,7 @@ each newer basis raises `token`; whoever finishes with an older token changes no
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -163,6 +164,18 @@ class Worker:
     wake: Wake = field(default_factory=Wake)
     woken_after: Sequence[Wake] = ()
     """Who is told when results were committed: the relay, for one."""
+    clock: Callable[[], float] = time.monotonic
+    in_hand: bool = field(default=False, init=False)
+    """Whether it has claimed something and not finished it yet."""
+    _moved_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._moved_at = self.clock()
+
+    @property
+    def still_seconds(self) -> float:
+        """How long it has neither claimed anything nor finished what it had claimed; at first, since it began."""
+        return self.clock() - self._moved_at
 
     async def run(self, stop: Stop) -> None:
         """Work until told to stop; what is in hand is finished first."""
@@ -180,7 +193,11 @@ class Worker:
         """Claim once, perform and finish. Returns how many pieces were claimed."""
         claims = await self.claim()
         if claims:
-            await self.finish(claims, await self._perform(claims))
+            self._moved_at, self.in_hand = self.clock(), True
+            try:
+                await self.finish(claims, await self._perform(claims))
+            finally:
+                self._moved_at, self.in_hand = self.clock(), False
         return len(claims)
 
     async def _perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:

@@ -1,6 +1,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
@@ -12,6 +13,7 @@ from contracts.events.control import RedriveRequested, SkipRequested
 from contracts.failures import LaterError, PermanentError
 from services.runtime import dead_letters, tasks
 from services.runtime.failures import backoff_seconds
+from services.runtime.health import progress_of
 from services.runtime.postgres import Connection, Database
 from services.runtime.tasks import Claim, Done, Outcome, Wanted, Worker
 from tests.conftest import MigratedDatabase
@@ -327,6 +329,44 @@ async def test_paused_or_unknown_processes_are_not_worked_for(
 
     assert await worker.step() == 0
     assert await worker.oldest_claimable_seconds() == 0.0, "paused work does not make a service unhealthy"
+
+
+@pytest.mark.usefixtures("running")
+async def test_health_fails_where_work_waits_and_nothing_is_claimed_and_not_while_a_long_queue_is_worked_off(
+    database: Database,
+) -> None:
+    now = 0.0
+    told: list[str | None] = []
+
+    async def slow(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
+        nonlocal now
+        for seconds in (200, 101):
+            now += seconds
+            told.append(await check())
+        return await succeed(claims)
+
+    worker = replace(worker_of(database, Ledger(), batch_max=1), clock=lambda: now)
+    check = progress_of(worker)
+    await want(database, *(wanted(case_id, "1") for case_id in "cdef"))
+    async with database.connection() as connection:
+        await connection.execute("UPDATE tasks SET available_at = clock_timestamp() - interval '1 h'")
+
+    assert await check() is None, "it has only just begun"
+    now += 61
+    assert "work waits" in str(await check())
+    await worker.step()
+    assert await check() is None, "the rest waits, and it goes on"
+    worker.perform = slow
+    await worker.step()
+    assert (told[0], await check()) == (None, None)
+    assert "work waits" in str(told[1]), "what is in hand for so long hangs"
+    now += 61
+    assert "work waits" in str(await check())
+    worker.perform = succeed
+    while await worker.step():
+        pass
+    now += 61
+    assert await check() is None, "nothing waits"
 
 
 CASES = ("c", "d")
