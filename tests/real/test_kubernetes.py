@@ -110,6 +110,37 @@ def test_the_cluster_knows_the_same_rules_and_alerts_as_prometheus_alone() -> No
     assert len(set(names)) == len(names)
 
 
+def test_with_the_monitoring_uncommented_each_service_is_the_job_that_rules_and_dashboards_name(
+    kubectl: str, tmp_path: Path
+) -> None:
+    shutil.copytree(K8S, tmp_path, dirs_exist_ok=True)
+    overlay = tmp_path / "overlays" / "production"
+    file = overlay / "kustomization.yaml"
+    file.write_text(re.sub(r"^# (components:|- .+/monitoring)", r"\1", file.read_text(), flags=re.MULTILINE))
+    prometheus = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+
+    added = {(one["kind"], one["metadata"]["name"]): one for one in built(kubectl, overlay)}
+    for one in built(kubectl, K8S / "overlays" / "production"):
+        del added[one["kind"], one["metadata"]["name"]]
+
+    assert [*added] == [
+        ("PodMonitor", "nightshift"),
+        ("PrometheusRule", "nightshift"),
+        ("NetworkPolicy", "from-prometheus"),
+    ]
+    assert {one["metadata"]["namespace"] for one in added.values()} == {"nightshift"}
+    assert faults(added["NetworkPolicy", "from-prometheus"]) == []
+    [endpoint] = added["PodMonitor", "nightshift"]["spec"]["podMetricsEndpoints"]
+    [alone] = prometheus["scrape_configs"][0]["relabel_configs"]
+    assert endpoint["relabelings"] == [
+        {
+            "sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_name"],
+            "targetLabel": alone["target_label"],
+            "replacement": alone["replacement"],
+        }
+    ]
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_field_of_an_overlay_is_one_that_kubernetes_knows(kubectl: str, overlay: str) -> None:
     objects = built(kubectl, K8S / "overlays" / overlay)

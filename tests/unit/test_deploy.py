@@ -41,6 +41,21 @@ def test_every_metric_that_rules_and_dashboards_name_is_one_of_the_services() ->
     assert {name for query in asked for name in _USED.findall(query)} - metrics() == set()
 
 
+def test_what_every_target_tells_is_asked_of_our_services_alone() -> None:
+    asked = [rule["expr"] for rule in RULES] + [q for file in DASHBOARDS for q in queries(json.loads(file.read_text()))]
+    everybodys = [one for query in asked for one in re.findall(r"\b(?:up|process_\w+)(?:\{[^}]*\}|\)|\[| )", query)]
+
+    assert len(everybodys) > len(SERVICES)
+    assert [one for one in everybodys if not re.search(r'\{job=~?"nightshift-', one)] == []
+
+
+def test_every_alert_is_seen_to_fire() -> None:
+    told = yaml.safe_load((PROJECT / "deploy/prometheus/tests.yml").read_text())["tests"]
+    fires = {one["alertname"] for test in told for one in test["alert_rule_test"] if one["exp_alerts"]}
+
+    assert fires == {rule["alert"] for rule in RULES if "alert" in rule}
+
+
 @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
 def test_a_dashboard_is_whole(file: Path) -> None:
     board = json.loads(file.read_text())
