@@ -133,3 +133,16 @@ def test_the_reporter_has_the_urls_of_whom_it_tells_and_may_get_there() -> None:
         assert composed["environment"][setting] == f"/run/secrets/{name}"
         assert f"{{ name: {setting}, value: /run/secrets/nightshift/{name} }}" in manifest
         assert re.search(rf"^make nightshift-reporter .*\b{name}\b", secrets, re.MULTILINE)
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "migrate"])
+def test_a_service_is_given_the_same_secrets_by_compose_as_by_kubernetes(service: str) -> None:
+    said = COMPOSE["services"][service]
+    file = PROJECT / "deploy/k8s/base" / ("prepare.yaml" if service == "migrate" else f"{service}.yaml")
+    objects = yaml.safe_load_all(file.read_text())
+    pods = [one["spec"]["template"]["spec"] for one in objects if one["kind"] in ("Deployment", "Job")]
+    [container] = [one for pod in pods for one in pod["containers"] if one["name"] == service]
+
+    in_compose = {n: Path(path).name for n, path in said["environment"].items() if n.endswith("_FILE")}
+    assert in_compose == {one["name"]: Path(one["value"]).name for one in container["env"]}
+    assert {one if isinstance(one, str) else one["target"] for one in said["secrets"]} == {*in_compose.values()}
