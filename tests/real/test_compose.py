@@ -90,7 +90,8 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     compose = Compose({**os.environ, "COMPOSE_PROJECT_NAME": NAME, "NIGHTSHIFT_SECRETS": secrets, **ports})
     try:
         compose(from_readme("scripts/secrets"))
-        compose("docker compose --profile demo build")  # images of an older tree may be there
+        compose(from_readme("docker compose build"))  # images of an older tree may be there
+        compose("docker compose --profile demo build")
         compose(from_readme("docker compose up --wait"))
         compose(from_readme("docker compose --profile monitoring up --wait prometheus"))
         yield compose

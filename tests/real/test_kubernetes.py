@@ -19,12 +19,14 @@ from services.actor.config import Settings as ActorSettings
 from services.classifier.config import Settings as ClassifierSettings
 from services.ingest.config import Settings as IngestSettings
 from services.reporter.config import ReporterSettings
+from services.runtime.migrate import SERVICES
 from tests.kubernetes import faults
 from tests.readme import from_readme, typed
 
 K8S = PROJECT / "deploy" / "k8s"
 OVERLAYS = ("dev", "production")
 ROLLOUT_SECONDS = 120
+GRACE_SECONDS = ActorSettings.model_fields["grace_seconds"].default
 Type = Callable[[str], "subprocess.CompletedProcess[str]"]
 """Types a line into a shell; fails the test where it fails."""
 KNOWN = {
@@ -96,6 +98,54 @@ def test_every_pod_is_bounded_and_holds_no_token(kubectl: str, overlay: str) -> 
     for container in containers(objects):
         assert container["resources"]["requests"], container["name"]
         assert container["resources"]["limits"]["memory"], container["name"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_image_without_a_version_is_not_asked_of_a_registry_that_cannot_have_it(kubectl: str, overlay: str) -> None:
+    """Kubernetes asks for the latest one always, unless it is told."""
+    for container in containers(built(kubectl, K8S / "overlays" / overlay)):
+        name = container["image"].rpartition("/")[2]
+        assert re.search(r":(?!latest$)", name) or container["imagePullPolicy"] == "IfNotPresent", container["image"]
+
+
+def test_production_names_what_the_settings_of_compose_name(kubectl: str) -> None:
+    compose = (PROJECT / "deploy" / "compose" / "demo.env").read_text()
+    objects = built(kubectl, K8S / "overlays" / "production")
+
+    [settings] = [one["data"] for one in objects if one["kind"] == "ConfigMap"]
+
+    assert {*re.findall(r"^(NIGHTSHIFT_\w+)=", compose, re.MULTILINE)} - {"NIGHTSHIFT_PROCESS_OVERRIDES"} <= {*settings}
+
+
+def test_a_rollout_does_not_undo_what_the_autoscaler_has_set(kubectl: str) -> None:
+    objects = built(kubectl, K8S / "overlays" / "production")
+
+    scaled = [one["spec"]["scaleTargetRef"]["name"] for one in objects if one["kind"] == "HorizontalPodAutoscaler"]
+
+    deployments = [one for one in objects if one["kind"] == "Deployment"]
+    assert scaled == ["ingest"]
+    assert {d["metadata"]["name"] for d in deployments if "replicas" not in d["spec"]} == {*scaled}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_service_has_what_a_rollout_and_a_lost_node_ask_for(kubectl: str, overlay: str) -> None:
+    objects = built(kubectl, K8S / "overlays" / overlay)
+    deployments = {one["metadata"]["name"]: one["spec"] for one in objects if one["kind"] == "Deployment"}
+    budgets = [one["spec"]["selector"] for one in objects if one["kind"] == "PodDisruptionBudget"]
+
+    assert deployments.keys() == {*SERVICES}
+    for name, spec in deployments.items():
+        pod, [container] = spec["template"]["spec"], spec["template"]["spec"]["containers"]
+        paths = [container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")]
+        assert paths == ["/healthz", "/healthz", "/readyz"], name
+        [gate] = pod["initContainers"]
+        assert (gate["command"][2:], gate["image"]) == (["services.runtime.migrated", name], container["image"])
+        assert budgets.count(spec["selector"]) == 1, name
+        assert [one["labelSelector"] for one in pod["topologySpreadConstraints"]] == [spec["selector"]], name
+        sleeps = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        assert sleeps + GRACE_SECONDS < pod["terminationGracePeriodSeconds"], name
+        for one in (gate, container):
+            assert one["securityContext"]["readOnlyRootFilesystem"] is True, name
 
 
 def test_the_cluster_knows_the_same_rules_and_alerts_as_prometheus_alone() -> None:
