@@ -26,7 +26,7 @@ from services.actor.handlers.dead_letter_redriven import dead_letter_redriven
 from services.actor.handlers.decide import Decide
 from services.actor.handlers.failure import failed
 from services.actor.handlers.proposal_made import DECIDE, proposal_made
-from services.actor.handlers.say import SERVICE
+from services.actor.handlers.say import SERVICE, approvals_put_off_total
 from services.actor.outbound.lane import Lane
 from services.actor.outbound.pauses import Pauses
 from services.actor.outbound.zendesk import ZendeskDestination
@@ -144,6 +144,7 @@ def lanes_of(
 
 def expiring(database: Database, process: Process, wakes: list[Wake]) -> Part:
     """Turns approvals that nobody answered into a no."""
+    approvals_put_off_total.labels(process.name)  # from zero on: the first one is an increase as well
 
     async def expire(stop: Stop) -> None:
         while not stop.is_set():

@@ -9,6 +9,7 @@ from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.protocol import Reads
 from services.classifier.config import Settings
+from services.classifier.handlers.ask_model import count_from_zero
 from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
@@ -112,11 +113,13 @@ def _workers(
 ) -> list[Worker]:
     """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
     desk = KnowledgeDesk(process)
+    provider = provider_of(settings.model or process.settings.model.default, process, settings)
+    count_from_zero(provider.name)
     doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
     proposing = Proposing(
         database=database,
         process=process,
-        provider=provider_of(settings.model or process.settings.model.default, process, settings),
+        provider=provider,
         desk=desk,
         doors=doors,
         sources={name: outside.source(source, client) for name, source in process.settings.sources.items()},

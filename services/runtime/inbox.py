@@ -55,6 +55,8 @@ class Inbox:
         }
         """In the order in which their types are handled within a batch."""
         self._again = again
+        for counter in (known_total, unknown_total):
+            counter.labels(service)  # from zero on: the first one is an increase as well
 
     async def take(self, records: Sequence[Record]) -> None:
         """Handle a batch: each record is afterwards handled, known, kept as unknown, or a dead letter, and committed.

@@ -16,6 +16,7 @@ asked_total = Counter("nightshift_model_asks_total", "Calls of a model by how th
 tokens_total = Counter("nightshift_model_tokens_total", "Tokens", ["provider", "direction"])
 cost_usd_total = Counter("nightshift_model_cost_usd_total", "Cost in US dollars", ["provider"])
 asked_seconds = Histogram("nightshift_model_ask_seconds", "Latency of one call", ["provider"])
+OUTCOMES = ("accepted", "invalid", "refused")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,12 @@ def _fields(error: ValidationError) -> str:
     """What was wrong where. The model's text is untrusted and may quote the customer: it is left out."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'output'}: {e['type']}" for e in found[:10])
+
+
+def count_from_zero(provider: str) -> None:
+    """Tell every way in which a call may end before the first does: then the first is an increase as well."""
+    for outcome in OUTCOMES:
+        asked_total.labels(provider, outcome)
 
 
 def _count(provider: str, answer: Answer) -> None:
