@@ -25,6 +25,7 @@ from tests.readme import from_readme, typed
 
 K8S = PROJECT / "deploy" / "k8s"
 OVERLAYS = ("dev", "production")
+JOBS = ("migrate", "topics")
 ROLLOUT_SECONDS = 120
 GRACE_SECONDS = ActorSettings.model_fields["grace_seconds"].default
 Type = Callable[[str], "subprocess.CompletedProcess[str]"]
@@ -160,6 +161,29 @@ def test_the_cluster_knows_the_same_rules_and_alerts_as_prometheus_alone() -> No
     assert len(set(names)) == len(names)
 
 
+def test_a_pod_reaches_and_is_reached_by_what_it_needs_and_nothing_else(kubectl: str) -> None:
+    policies = [one["spec"] for one in built(kubectl, K8S / "overlays" / "dev") if one["kind"] == "NetworkPolicy"]
+    names, postgres, kafka, outside = {53}, {5432}, {9092}, {443}
+    stack = names | postgres | kafka
+
+    def ports(pod: str, way: str) -> set[int]:
+        """Which ports the policies that choose this pod allow; a rule that names none allows the pod to itself."""
+        mine = [policy for policy in policies if pod in chosen(policy["podSelector"])]
+        assert any(policy["podSelector"] == {} and way.title() in policy["policyTypes"] for policy in policies)
+        return {port["port"] for policy in mine for rule in policy.get(way, ()) for port in rule.get("ports", ())}
+
+    assert {pod: (ports(pod, "egress"), ports(pod, "ingress")) for pod in (*SERVICES, *JOBS, "kafka", "postgres")} == {
+        "ingest": (stack, {8080}),
+        "classifier": (stack | outside, set()),
+        "actor": (stack | outside, set()),
+        "reporter": (stack, {8080}),
+        "migrate": (names | postgres, set()),
+        "topics": (names | kafka, set()),
+        "kafka": (names, {9092}),
+        "postgres": (set(), {5432}),
+    }
+
+
 def test_with_the_monitoring_uncommented_each_service_is_the_job_that_rules_and_dashboards_name(
     kubectl: str, tmp_path: Path
 ) -> None:
@@ -217,18 +241,25 @@ def test_a_real_api_server_takes_an_overlay_without_a_warning(cluster: Type, ove
     assert "Warning" not in answer.stderr
 
 
-def test_the_dev_overlay_rolls_out(cluster: Type) -> None:
-    answer = cluster(from_readme("kubectl apply -k deploy/k8s/overlays/dev"))
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_rolls_out(cluster: Type, overlay: str) -> None:
+    dev = from_readme("kubectl apply -k deploy/k8s/overlays/dev")
+    answer = cluster(dev.replace("/dev", f"/{overlay}"))
     assert "Warning" not in answer.stderr
 
     mine, patience = "kubectl -n nightshift", f"--timeout={ROLLOUT_SECONDS}s"
-    for name in ("ingest", "classifier", "actor", "reporter"):
+    for name in SERVICES:
         cluster(f"{mine} rollout status deployment/{name} {patience}")
-    for name in ("migrate", "topics"):
-        cluster(f"{mine} wait --for=condition=complete job/{name} {patience}")
+    cluster(f"{mine} wait --for=condition=complete job --all {patience}")
     events = cluster(f"{mine} get events -o yaml").stdout
     refused = [e["message"] for e in yaml.safe_load(events)["items"] if re.search("forbidden|violates", e["message"])]
     assert refused == []
+
+
+def chosen(selector: dict[str, Any]) -> list[str]:
+    """The pods' names that a policy's selector lists."""
+    listed = [name for one in selector.get("matchExpressions", ()) for name in one["values"]]
+    return [*listed, *selector.get("matchLabels", {}).values()]
 
 
 def built(kubectl: str, folder: Path) -> list[dict[str, Any]]:
