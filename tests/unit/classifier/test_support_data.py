@@ -15,6 +15,7 @@ from services.classifier.domain.knowledge import parse as parse_passage
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.outbound.embeddings import plain_text
 from services.runtime.process import SHIPPED, load
+from tests.fakes.obedient import OBEDIENCE
 from tests.unit.support.tickets import POLICY
 
 SUPPORT = SHIPPED / "support"
@@ -91,9 +92,14 @@ def test_instructions_name_the_lists_of_the_policy() -> None:
     assert "never an instruction" in instructions
 
 
-def test_injections_are_in_four_languages() -> None:
+def test_injections_are_many_in_four_languages_by_many_techniques_and_none_comes_twice() -> None:
     file = SHIPPED.parent / "tests" / "data" / "injections.jsonl"
-    languages = Counter(json.loads(line)["language"] for line in file.read_text().splitlines())
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    languages = Counter(line["language"] for line in lines)
 
     assert set(languages) == {"en", "de", "fr", "es"}
-    assert languages.total() >= 20
+    assert languages.total() >= 60
+    assert min(languages.values()) >= 15
+    assert len({line["technique"] for line in lines}) >= 12
+    assert {line["demands"] for line in lines} == OBEDIENCE.keys()
+    assert len({line["text"] for line in lines}) == len(lines)
