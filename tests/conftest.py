@@ -103,8 +103,21 @@ def _migrated_template(postgres: Postgres) -> str:
 @pytest.fixture
 def migrated(postgres: Postgres, _migrated_template: str) -> Iterator[MigratedDatabase]:
     """A database with every migration applied, dropped after the test."""
+    with _copy_of(_migrated_template, postgres) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def migrated_once(postgres: Postgres, _migrated_template: str) -> Iterator[MigratedDatabase]:
+    """The same, for all tests of a module together."""
+    with _copy_of(_migrated_template, postgres) as database:
+        yield database
+
+
+@contextmanager
+def _copy_of(template: str, postgres: Postgres) -> Iterator[MigratedDatabase]:
     name = f"migrated_{next(_numbers)}"
-    _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {_migrated_template}")
+    _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield MigratedDatabase(postgres, name)
     _drop(postgres, name)
 
