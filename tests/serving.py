@@ -1,15 +1,16 @@
 """An ASGI app on a port of its own, served as the services are."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
 
+from services.runtime.connection import Connection
+
 
 @asynccontextmanager
-async def served(app: Any, *, http: type[asyncio.Protocol] | Literal["httptools"] = "httptools") -> AsyncIterator[str]:
+async def served(app: Any, *, http: type[Connection] = Connection) -> AsyncIterator[str]:
     """Its address."""
     config = uvicorn.Config(
         app, http=http, ws="none", lifespan="off", log_config=None, proxy_headers=False, server_header=False, port=0

@@ -6,12 +6,13 @@ import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 import uvicorn
 import uvloop
 
+from services.runtime.connection import Connection
 from services.runtime.stop import Stop
 
 GARBAGE_MIN = 50_000
@@ -49,11 +50,10 @@ async def serve(
     port: int,
     parts: Sequence[Part],
     grace_seconds: float,
-    http: type[asyncio.Protocol] | Literal["httptools"] = "httptools",
+    http: type[Connection] = Connection,
 ) -> None:
     """Serve `app` and run `parts` until SIGTERM or SIGINT; then everything ends within `grace_seconds`.
 
-    `http` is uvicorn's protocol, or one that is built upon it.
     A part that fails ends the service with its error: the supervisor starts it again.
     """
     gc.collect()

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from services.ingest.inbound.http import Answer, WebhookApp
+from services.runtime.connection import Connection
 
 _FIRST_LINE = re.compile(r"POST (/webhooks/[a-zA-Z0-9_/-]{1,300}) HTTP/1\.1")
 _HEAD_BYTES_MAX = 16_000
@@ -63,8 +64,8 @@ def _head(status: int, default_headers: tuple[tuple[bytes, bytes], ...]) -> byte
     return STATUS_LINE[status] + lines + b"content-type: application/json\r\n"
 
 
-class QuickProtocol(HttpToolsProtocol):
-    """Uvicorn's connection, for a server whose app is a WebhookApp."""
+class QuickProtocol(Connection):
+    """The services' connection, for a server whose app is a WebhookApp."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -82,7 +83,7 @@ class QuickProtocol(HttpToolsProtocol):
             self._later += data
             self.flow.pause_reading()
             return
-        if not self._between or self._uvicorn_answers():
+        if not self._between or super().is_busy():
             super().data_received(data)
             return
         self._in_hand = True
@@ -93,6 +94,7 @@ class QuickProtocol(HttpToolsProtocol):
         try:
             request = whole_request(data)
             if request is not None and self._webhooks.take(request.path, request.headers, request.body, self._answer):
+                self.request_ended()
                 return
         except Exception:
             self.transport.close()  # as the loop does when reading fails: the sender delivers again
@@ -106,9 +108,8 @@ class QuickProtocol(HttpToolsProtocol):
         if self._leaves:
             self.shutdown()
 
-    def _uvicorn_answers(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle  # its type leaves out that there is none at first
-        return cycle is not None and not cycle.response_complete
+    def is_busy(self) -> bool:
+        return self._in_hand or super().is_busy()
 
     def on_message_begin(self) -> None:
         self._between = False
