@@ -76,12 +76,14 @@ def unanswered(script: Script, books: Books, ours: Ours) -> list[str]:
 
 
 def _open_end(book: TicketBook | None, ours: Ours, ticket_id: int) -> str | None:
-    """Why a ticket hangs, or none: it is answered, with a person, or waits visibly with a reason."""
+    """Why a ticket hangs, or none: it is answered, with a person, skipped by one, or waits visibly with a reason."""
     row, decided = ours.cases.get(ticket_id), ours.unanswered.get(ticket_id)
     if book is None or row is None:
         return "not known to both sides"
     if row.state in ("working", "acting"):
         return f"{row.state}: waits for {row.waiting}"
+    if row.state == "skipped":  # who ended its work said why
+        return None
     last = book.customer_comments[-1] if book.customer_comments else None
     if last is None or last.replies or last.notes or last.staff_replies or book.status in _GONE:
         return None

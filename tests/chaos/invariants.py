@@ -24,7 +24,7 @@ def every_accepted_webhook_is_in_the_log_exactly_once(found: Evidence) -> list[s
 
 
 def every_case_ended_or_waits_with_a_reason(found: Evidence) -> list[str]:
-    """Answered, handed over, left to a person, gone; or held, with a reason that people can read."""
+    """Answered, handed over, left to a person, skipped by one, gone; or held, with a reason that people can read."""
     everybody = Script(tickets={"any": tuple(found.books.per_ticket)})
     return unanswered(everybody, found.books, found.ours)
 

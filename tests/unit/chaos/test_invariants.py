@@ -233,3 +233,9 @@ def test_an_effect_claimed_just_before_the_switch_was_thrown_is_none_under_an_ol
     before = log(attempts=[replace(REPLY, generation=2, at=NIGHT + 1.5 * SECOND), NOTE])
 
     assert broken(before) == {}
+
+
+def test_a_case_whose_work_a_person_skipped_has_ended() -> None:
+    skipped = ours(cases={**OURS.cases, HELD: row(HELD, "skipped")}, unanswered={})
+
+    assert broken(skipped) == {}
