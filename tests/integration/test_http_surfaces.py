@@ -22,7 +22,7 @@ from services.ingest.app import ZendeskDoor
 from services.ingest.inbound.quick import QuickProtocol
 from services.reporter.inbound.console import pages
 from services.reporter.inbound.console.session import Guard, Sessions
-from services.reporter.outbound.queries import Queries
+from services.reporter.outbound.queries import KillSwitch, Queries
 from services.runtime.health import HealthApp
 from services.runtime.postgres import connect
 from tests.conftest import MigratedDatabase
@@ -91,7 +91,8 @@ def console(migrated_once: MigratedDatabase) -> Iterator[Target]:
         sessions = Sessions(TOKEN, seconds=3600, clock=lambda: 1_000_000.0)
         cookie = sessions.cookie(secure=False).partition(";")[0]
         async with connect(migrated_once.url("nightshift_reporter"), schema="reporter", connections_max=4) as database:
-            app = Guard(pages.console(Queries(database)), HealthApp(alive={}, ready={}), sessions)
+            stops = KillSwitch(database)
+            app = Guard(pages.console(Queries(database), stops, tells=False), HealthApp(alive={}, ready={}), sessions)
             async with served(app) as url:
                 yield Target(url, headers={"cookie": cookie})
 
