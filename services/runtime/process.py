@@ -326,8 +326,8 @@ def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = 
     if root != SHIPPED and str(root.parent) not in sys.path:
         _mount(root)
     try:
-        settings = Settings.model_validate(_over(tomllib.loads(file.read_text()), overrides or {}))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        settings = Settings.model_validate(_over(tomllib.loads(file.read_text(encoding="utf-8")), overrides or {}))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError) as error:
         raise ProcessInvalidError(f"{file}: {error}") from error
     modules = {
         part: importlib.import_module(f"processes.{name}.{part}") for part in ("case", "facts", "rules", "effects")
