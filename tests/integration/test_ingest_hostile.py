@@ -161,6 +161,37 @@ def post(path: str, body: bytes, **headers: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
+class Hasty(QuickProtocol):
+    request_seconds_max = 0.2
+
+
+@pytest.mark.parametrize("part", ["the head", "the body", "the rest of what was refused"])
+async def test_a_sender_that_drips_is_cut_off_and_leaves_nothing(migrated: MigratedDatabase, part: str) -> None:
+    whole = post(ZENDESK, BODY, **zendesk_headers(BODY, "i1"))
+    start = {
+        "the head": whole[:60],
+        "the body": whole[: -len(BODY) + 10],
+        "the rest of what was refused": post(ZENDESK, b"", **{"content-length": "5000000"}),
+    }[part]
+    async with (
+        intake(migrated.url(ROLE), body_seconds_max=0.1) as running,
+        served(running.app, http=Hasty) as url,
+        asyncio.timeout(20),
+    ):
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        with closing(writer):
+            writer.write(start)
+            answering = asyncio.ensure_future(reader.read())
+            while not answering.done():
+                writer.write(b"a")
+                await asyncio.wait([answering], timeout=0.02)
+            answer = b"" if answering.exception() else answering.result()
+
+        assert b"HTTP/1.1 2" not in answer
+        assert await running.wrote_nothing()
+
+
 GROWTH_BYTES_MAX = 100_000
 """A round grows by some 5 kB of caches. A label kept for each unknown door is 400 kB, a scope for each refusal 6 MB, a
 single large body half a megabyte: whatever is kept of a request shows."""
