@@ -194,11 +194,16 @@ def test_nothing_is_lost_when_it_is_taken_down_and_brought_up_again(compose: Com
     assert re.search(r"(\d+) of \1 promises held", summary), summary
 
 
-def test_the_command_line_reads_the_same_stack(compose: Compose) -> None:
+def test_the_command_line_reads_the_same_stack_and_runs_its_history_again(compose: Compose) -> None:
     status = json.loads(compose(f"{from_readme('docker compose run --rm nightshift status')} --json"))
 
     assert status["runs_today"] > 0
     assert [switch["paused"] for switch in status["switches"]] == [False]
+    topics = json.loads(compose("docker compose run --rm nightshift replay topics --json"))
+    assert (topics["differing"], topics["events"]) == ({}, int(compose.sql("SELECT count(*) FROM reporter.event_log")))
+    decisions = json.loads(compose("docker compose run --rm nightshift replay decisions --json"))
+    assert (decisions["cases"], decisions["not_replayable"]) == ([], {})
+    assert decisions["counts"]["same"] > 0
 
 
 def test_an_old_month_is_detached_kept_elsewhere_and_dropped(compose: Compose) -> None:
