@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from tests.chaos.system import Plan, System, run
 from tests.conftest import server_folder
 from tests.stacks import Embedded, Stack
 
-_MEASURED = pytest.StashKey[list[Figures]]()
+_MEASURED = "figures"
+"""A property of each report: so a run on several processes (`-n 2`) ends in one table as well."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,12 +28,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--figures", type=Path, help="write what was measured to this file, as JSON")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MEASURED] = []
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    measured = config.stash[_MEASURED]
+    reports = [one for several in terminalreporter.stats.values() for one in several]
+    measured = [
+        Figures(**json.loads(value))
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+        for name, value in report.user_properties
+        if name == _MEASURED
+    ]
     if measured:
         terminalreporter.section("chaos")
         for line in table(measured):
@@ -76,4 +80,4 @@ def chaos(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> Itera
     with server_folder() as folder:
         yield Chaos(stack, folder, tmp_path, figures.seed, request.config.getoption("short"), figures)
     figures.seconds = time.monotonic() - began
-    request.config.stash[_MEASURED].append(figures)
+    request.node.user_properties.append((_MEASURED, json.dumps(asdict(figures))))

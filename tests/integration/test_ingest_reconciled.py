@@ -106,7 +106,8 @@ def test_one_webhook_of_a_thousand_is_lost_found_and_taken_in_late(migrated: Mig
         (dropped,) = intake.world.sender.dropped
         said, last = await intake.words(), await intake.last_word("06")
         assert said["06"] == ["missing", "backfilled", "backfilled!"]
-        assert (last.missing, last.listed) == (1, WEBHOOKS - len(tickets))
+        assert last.missing == 1
+        assert WEBHOOKS - len(tickets) <= last.listed <= WEBHOOKS, "of the first, those since a webhook was taken"
         comments = [change for change in await intake.late() if change.kind == "comment_added"]
         assert [change.object_id for change in comments] == [str(dropped.ticket_id)]
 
