@@ -26,8 +26,9 @@ from services.reporter.inbound.console.session import Guard, Sessions
 from services.reporter.outbound.causes import PostgresCauses
 from services.reporter.outbound.event_log import PostgresStore
 from services.reporter.outbound.gauges import Gauges
+from services.reporter.outbound.kill_switch import KillSwitch
 from services.reporter.outbound.messenger import AppriseMessenger
-from services.reporter.outbound.queries import KillSwitch, Queries
+from services.reporter.outbound.queries import Queries
 from services.reporter.outbound.rebuilding import RebuildRunsError, projected_by, rebuilding
 from services.runtime import process, service, telemetry
 from services.runtime.config import RuntimeSettings

@@ -65,8 +65,8 @@ class Figures:
             "lost": self.lost,
             "twice": self.twice,
             "recoveries": len(self.recovery_seconds),
-            "recovery_seconds_p99": _rank(self.recovery_seconds, 99),
-            "recovery_seconds_max": _rank(self.recovery_seconds, 100),
+            "recovery_seconds_p99": rank(self.recovery_seconds, 99) if self.recovery_seconds else None,
+            "recovery_seconds_max": rank(self.recovery_seconds, 100) if self.recovery_seconds else None,
             "drain_seconds": round(self.drain_seconds, 2),
             "seconds": round(self.seconds, 1),
             "broken": self.broken,
@@ -101,6 +101,6 @@ def _cell(value: object) -> str:
             return str(value)
 
 
-def _rank(values: Sequence[float], percent: int) -> float | None:
-    """Nearest rank; none of none."""
-    return round(sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)], 2) if values else None
+def rank(values: Sequence[float], percent: int) -> float:
+    """Nearest rank, of at least one value."""
+    return round(sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)], 2)

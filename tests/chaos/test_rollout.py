@@ -9,7 +9,7 @@ import sys
 import time
 from asyncio.subprocess import DEVNULL
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from tests import oldest
 from tests.conftest import server_folder
 from tests.fakes.world import served
 from tests.stacks import Broker, Stack
+from tests.waiting import until
 
 SEED = 11
 TICKETS = 20
@@ -61,12 +62,6 @@ UNION ALL
 SELECT format('%s %s', oid::regprocedure, prorettype::regtype) FROM pg_proc
 WHERE pronamespace::regnamespace::text = ANY($1)
 """
-
-
-async def until(true: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await true():
-            await asyncio.sleep(0.05)
 
 
 class FrontDoor:

@@ -6,7 +6,6 @@ from asyncio.subprocess import DEVNULL
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from math import ceil
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,6 +14,7 @@ from nightshift.demo import ours
 from nightshift.demo.play import PROCESS
 from nightshift.supervisor import PROJECT
 from tests.chaos.conftest import Chaos
+from tests.chaos.figures import rank
 from tests.chaos.system import CONSOLE_TOKEN, Plan, System
 from tests.waiting import until
 
@@ -96,8 +96,3 @@ async def _has_measured(system: System, pauses: int) -> bool:
     families = text_string_to_metric_families((await system.client.get(url)).text)
     samples = [sample for family in families for sample in family.samples]
     return any(one.name == "nightshift_pause_to_last_effect_seconds_count" and one.value == pauses for one in samples)
-
-
-def rank(values: list[float], percent: int) -> float:
-    """Nearest rank."""
-    return round(sorted(values)[ceil(len(values) * percent / 100) - 1], 3)

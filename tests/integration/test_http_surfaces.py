@@ -22,7 +22,8 @@ from services.ingest.app import ZendeskDoor
 from services.ingest.inbound.quick import QuickProtocol
 from services.reporter.inbound.console import pages
 from services.reporter.inbound.console.session import Guard, Sessions
-from services.reporter.outbound.queries import KillSwitch, Queries
+from services.reporter.outbound.kill_switch import KillSwitch
+from services.reporter.outbound.queries import Queries
 from services.runtime.health import HealthApp
 from services.runtime.postgres import connect
 from tests.conftest import MigratedDatabase

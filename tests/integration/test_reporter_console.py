@@ -21,6 +21,7 @@ from services.reporter.inbound.console.session import Guard, Sessions
 from services.reporter.outbound import queries
 from services.reporter.outbound.event_log import PostgresStore
 from services.reporter.outbound.gauges import Gauges
+from services.reporter.outbound.kill_switch import KillSwitch
 from services.reporter.outbound.queries import Queries
 from services.runtime.health import HealthApp
 from services.runtime.postgres import Database, connect
@@ -63,7 +64,7 @@ async def site(migrated: MigratedDatabase) -> AsyncIterator[Site]:
     async with connect(migrated.url("nightshift_reporter"), schema="reporter", connections_max=4) as database:
         sessions = Sessions(TOKEN, seconds=3600, clock=clock)
         app = Guard(
-            pages.console(Queries(database), queries.KillSwitch(database), tells=False),
+            pages.console(Queries(database), KillSwitch(database), tells=False),
             HealthApp(alive={}, ready={}),
             sessions,
         )

@@ -24,6 +24,7 @@ from services.reporter.inbound.console.pages import console
 from services.reporter.outbound import queries
 from services.reporter.outbound.causes import PostgresCauses
 from services.reporter.outbound.event_log import PostgresStore
+from services.reporter.outbound.kill_switch import KillSwitch
 from services.reporter.outbound.messenger import AppriseMessenger
 from services.reporter.outbound.queries import Queries
 from services.reporter.ports import Telling
@@ -186,9 +187,7 @@ async def test_that_nobody_can_be_told_stands_on_the_first_page(bench: Bench) ->
     await bench.take(letters("1"))
     bench.duty.answers = (BROKEN,)
     await bench.teller().look()
-    transport = httpx.ASGITransport(
-        app=console(Queries(bench.database), queries.KillSwitch(bench.database), tells=True)
-    )
+    transport = httpx.ASGITransport(app=console(Queries(bench.database), KillSwitch(bench.database), tells=True))
     async with httpx.AsyncClient(transport=transport, base_url="http://console.test") as browser:
         tonight, of_letters = [(await browser.get(path)).text for path in ("/", "/dead-letters")]
 

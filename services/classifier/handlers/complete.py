@@ -1,13 +1,16 @@
-"""A case is completed by reading its object outside."""
+"""What work on cases begins with: the cases as they are, and completed by reading their objects outside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from connectors.protocol import Reads
 from contracts.base import Contract
+from services.runtime import cases, vault
 from services.runtime.cases import StoredCase
 from services.runtime.changes import seal_change
+from services.runtime.postgres import Database
 from services.runtime.process import Process
+from services.runtime.tasks import Claim
 from services.runtime.vault import CaseKeys
 
 
@@ -19,3 +22,15 @@ async def completed(
     for plain in await doors[stored.door].read(stored.object_id):
         case = process.case.fold(case, seal_change(plain, door=stored.door, keys=keys, received_at=now))
     return StoredCase(stored.case_id, stored.process, stored.door, stored.object_id, case)
+
+
+async def loaded(
+    database: Database, process: Process, claims: Sequence[Claim]
+) -> list[tuple[Claim, StoredCase, CaseKeys, datetime]]:
+    """Each claim with its case, its keys, and Postgres' time of this reading."""
+    case_ids = [claim.case_id for claim in claims]
+    async with database.connection() as connection:
+        now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+        known = await cases.read(connection, {process.name: process}, case_ids)
+        keys = await vault.read(connection, case_ids)
+    return [(claim, known[claim.case_id], keys[claim.case_id], now) for claim in claims]

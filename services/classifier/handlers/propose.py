@@ -12,10 +12,10 @@ from contracts.envelope import Event, follow_up_id
 from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
 from contracts.failures import LaterError
 from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
-from services.classifier.handlers.complete import completed
+from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
 from services.classifier.ports import Desk, Provider
-from services.runtime import cases, telemetry, vault
+from services.runtime import cases, telemetry
 from services.runtime.cases import Change, StoredCase, merging
 from services.runtime.failures import Never
 from services.runtime.postgres import Connection, Database
@@ -59,15 +59,9 @@ class Proposing:
 
     async def perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
         """Propose for each claim; one that fails leaves the others alone."""
-        case_ids = [claim.case_id for claim in claims]
-        async with self.database.connection() as connection:
-            now: datetime = await connection.fetchval("SELECT clock_timestamp()")
-            known = await cases.read(connection, {self.process.name: self.process}, case_ids)
-            keys = await vault.read(connection, case_ids)
+        held = await loaded(self.database, self.process, claims)
         async with asyncio.TaskGroup() as group:
-            asked = [
-                group.create_task(self._one(claim, known[claim.case_id], keys[claim.case_id], now)) for claim in claims
-            ]
+            asked = [group.create_task(self._one(*one)) for one in held]
         return [task.result() for task in asked]
 
     async def store(self, connection: Connection, finished: Sequence[tuple[Claim, Done]]) -> None:

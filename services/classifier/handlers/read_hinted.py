@@ -8,8 +8,8 @@ from datetime import datetime
 from connectors.protocol import Reads
 from contracts.failures import LaterError
 from services.classifier.handlers.case_changed import work_for
-from services.classifier.handlers.complete import completed
-from services.runtime import cases, tasks, vault
+from services.classifier.handlers.complete import completed, loaded
+from services.runtime import cases, tasks
 from services.runtime.cases import Change, StoredCase, merging
 from services.runtime.failures import Never
 from services.runtime.postgres import Connection, Database
@@ -29,15 +29,9 @@ class ReadHinted:
 
     async def perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
         """Read each claim's object; one that fails leaves the others alone."""
-        case_ids = [claim.case_id for claim in claims]
-        async with self.database.connection() as connection:
-            now: datetime = await connection.fetchval("SELECT clock_timestamp()")
-            known = await cases.read(connection, {self.process.name: self.process}, case_ids)
-            keys = await vault.read(connection, case_ids)
+        held = await loaded(self.database, self.process, claims)
         async with asyncio.TaskGroup() as group:
-            read = [
-                group.create_task(self._one(claim, known[claim.case_id], keys[claim.case_id], now)) for claim in claims
-            ]
+            read = [group.create_task(self._one(*one)) for one in held]
         return [task.result() for task in read]
 
     async def store(self, connection: Connection, finished: Sequence[tuple[Claim, Done]]) -> None:

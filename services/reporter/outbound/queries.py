@@ -73,10 +73,6 @@ SELECT row::text FROM reporter.projections
 WHERE kind = 'intake' AND state <> 'complete' AND at >= $1 AND ($2::text IS NULL OR process = $2)
 ORDER BY at DESC, case_id LIMIT $3
 """
-_PAUSE = """
-UPDATE control.switches SET paused = true, reason = $2, changed_by = 'console' WHERE process = $1 AND NOT paused
-RETURNING generation
-"""
 _SWITCHES = """
 SELECT process, paused, reason, generation, changed_by, changed_at FROM control.switches
 WHERE $1::text IS NULL OR process = $1 ORDER BY process
@@ -204,17 +200,6 @@ async def causes(connection: Connection) -> list[CauseRow]:
 async def approvals(connection: Connection, *, process: str | None = None) -> list[ApprovalRow]:
     """Approvals that wait for an answer, the oldest first, at most 200."""
     return await _waiting(connection, ApprovalRow, "approval", ["waiting"], process)
-
-
-class KillSwitch:
-    """Implements ports.Stops."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def pause(self, process: str, reason: str) -> bool:
-        async with self._database.connection() as connection:
-            return await connection.fetchval(_PAUSE, process, reason) is not None
 
 
 class Queries:
