@@ -3,6 +3,8 @@
 .PHONY: help install demo test test-real test-compose test-k8s chaos lint format contracts lock bench clean
 BIN := .venv/bin
 ARGS ?=
+# With it every start of a service would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
