@@ -67,12 +67,20 @@ async def _start(broker: KafkaBroker) -> None:
     config = broker.config.broker_config
     assert isinstance(config.builder, partial), "connecting made it"
     config.builder = partial(Consumer, **config.builder.keywords)
-    try:
-        async with asyncio.TaskGroup() as group:
-            for subscriber in broker.subscribers:
-                group.create_task(subscriber.start())
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
+    failures: list[Exception] = []
+
+    async def tried(start: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await start()
+        except Exception as error:  # noqa: BLE001  # raised below, when no other is cancelled by it
+            failures.append(error)
+
+    # aiokafka leaves the first connection open of a start that is cancelled.
+    async with asyncio.TaskGroup() as group:
+        for subscriber in broker.subscribers:
+            group.create_task(tried(subscriber.start))
+    for failure in failures:
+        raise failure
 
 
 class Link:
