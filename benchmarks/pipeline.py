@@ -132,12 +132,13 @@ async def measure(cases: int, paced_seconds: int) -> None:
                     intake_at(stack.intake_url) as intake,
                 ):
                     await _at_once(intake, books, range(1, 101))  # warms up model, pools and consumer groups
-                    before = _cpu_seconds()
+                    start = _cpu_seconds()
                     rate = await _at_once(intake, books, range(1_000, 1_000 + cases))
-                    after = _cpu_seconds()
-                    cpu_ms = {name: (end - before[name]) * 1000 / cases for name, end in after.items()}
-                    paced = await _paced(intake, books, range(100_000, 100_000 + PACE_PER_SECOND * paced_seconds))
-        _print(base, rate, cpu_ms, paced)
+                    between = _cpu_seconds()
+                    paced_cases = PACE_PER_SECOND * paced_seconds
+                    paced = await _paced(intake, books, range(100_000, 100_000 + paced_cases))
+                    end = _cpu_seconds()
+        _print(base, rate, paced, cpu=(_cpu(start, between, cases), _cpu(between, end, paced_cases)))
     finally:
         outside.terminate()
         outside.wait()
@@ -233,18 +234,24 @@ def _cpu_seconds() -> dict[str, float]:
     return spent
 
 
-def _print(base: dict[str, float], rate: float, cpu_ms: dict[str, float], paced: tuple[float, float]) -> None:
+def _cpu(before: dict[str, float], after: dict[str, float], cases: int) -> str:
+    spent = {name: (seconds - before.get(name, 0.0)) * 1000 / cases for name, seconds in after.items()}
+    parts = ", ".join(f"{name} {ms:.1f}" for name, ms in sorted(spent.items(), key=lambda part: -part[1]))
+    return f"  CPU ms a case: {sum(spent.values()):.1f}: {parts}"
+
+
+def _print(base: dict[str, float], rate: float, paced: tuple[float, float], *, cpu: tuple[str, str]) -> None:
     print(f"pgbench, one INSERT of 1 KiB a commit  {base['per_second']:8.0f} /s   p99 {base['p99_ms']:6.1f} ms")
     print(
         f"pipeline, all at once                  {rate:8.0f} cases/s   {rate / base['per_second']:.3f} of pgbench"
         f"   goal {GOAL_CASES_PER_SECOND}, floor {FLOOR_CASES_PER_SECOND}"
     )
-    parts = ", ".join(f"{name} {spent:.1f}" for name, spent in sorted(cpu_ms.items(), key=lambda part: -part[1]))
-    print(f"  CPU ms a case: {sum(cpu_ms.values()):.1f}: {parts}")
+    print(cpu[0])
     print(
         f"pipeline, {PACE_PER_SECOND} cases/s                  p50 {paced[0]:6.1f} ms   p99 {paced[1]:6.1f} ms"
         f"   goal {GOAL_MS[0]}/{GOAL_MS[1]}, floor {FLOOR_MS[0]}/{FLOOR_MS[1]}"
     )
+    print(cpu[1])
 
 
 def main() -> None:
