@@ -31,6 +31,7 @@ _FIRST_START = """
 INSERT INTO control.switches (process, paused, reason) VALUES ($1, false, 'first start') ON CONFLICT DO NOTHING
 """
 _ADMIN_URL = "NIGHTSHIFT_DATABASE_ADMIN_URL"
+_SECURED_BROKER = ("NIGHTSHIFT_KAFKA_SECURITY_", "NIGHTSHIFT_KAFKA_CA", "NIGHTSHIFT_KAFKA_SASL_")
 EMBEDDED_PARTITIONS = "1"
 """One of each service works here; each partition costs the embedded broker and every consumer a share of each fetch."""
 OPTIONS = MappingProxyType({"ingest": "--intake-port", "reporter": "--console-port"})
@@ -171,7 +172,8 @@ class Stack:
             ours["NIGHTSHIFT_KAFKA_IDEMPOTENCE"] = "false"  # it knows no idempotent producer
         if name == "reporter":
             ours["NIGHTSHIFT_CONSOLE_TOKEN"] = self._token
-        environment = {k: v for k, v in self._environment.items() if not k.startswith(_ADMIN_URL)} | ours
+        foreign = _ADMIN_URL if self.broker is None else (_ADMIN_URL, *_SECURED_BROKER)
+        environment = {k: v for k, v in self._environment.items() if not k.startswith(foreign)} | ours
         return Service(
             name=name, module=f"services.{name}", environment=environment, ready_url=f"{self.url(name)}/readyz"
         )

@@ -225,7 +225,8 @@ class ContainerBroker(_Container):
 
     is_kafka = True
 
-    def __init__(self, advertised_port: int | None = None) -> None:
+    def __init__(self, advertised_port: int | None = None, *, password: str | None = None) -> None:
+        """`password`: of its one user, `nightshift`, whom it then asks for it (SASL PLAIN)."""
         super().__init__(KAFKA_IMAGE, 9092, lambda: speaks_kafka("127.0.0.1", self.port))
         self._advertised_port = advertised_port or self.port
         # The broker connects to itself by the address that it advertises to others of its kind: the host's port is not
@@ -245,6 +246,14 @@ class ContainerBroker(_Container):
             "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
         }
+        if password is not None:
+            self._environment |= {
+                "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "HOST:SASL_PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                "KAFKA_LISTENER_NAME_HOST_SASL_ENABLED_MECHANISMS": "PLAIN",
+                "KAFKA_LISTENER_NAME_HOST_PLAIN_SASL_JAAS_CONFIG": (
+                    f'org.apache.kafka.common.security.plain.PlainLoginModule required user_nightshift="{password}";'
+                ),
+            }
 
     @property
     def bootstrap(self) -> str:

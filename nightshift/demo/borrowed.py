@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 from contracts import topics
 from nightshift import MendableError
 from nightshift.stack import external_admin_url
+from services.runtime.config import KafkaSettings
 from services.runtime.kafka import BrokerForgotError, read_epoch
 
 _BOOTSTRAP = "NIGHTSHIFT_KAFKA_BOOTSTRAP"
@@ -63,7 +64,8 @@ async def _epoch_of_demo(admin_url: str) -> UUID | None:
 
 async def _epoch_of_broker(bootstrap: str) -> UUID | None:
     """The broker's life; none while it holds nothing of ours."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    kafka = KafkaSettings(kafka_bootstrap=bootstrap)
+    consumer = AIOKafkaConsumer(**kafka.client(), enable_auto_commit=False, auto_offset_reset="earliest")
     try:
         await consumer.start()
         return await read_epoch(consumer) if topics.EPOCH in await consumer.topics() else None

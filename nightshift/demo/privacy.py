@@ -13,6 +13,7 @@ from contracts.envelope import decode
 from contracts.events.cases import CaseChanged
 from nightshift.demo.ours import SCHEMAS
 from services.runtime import vault
+from services.runtime.config import KafkaSettings
 from services.runtime.kafka import partitions_of
 from services.runtime.postgres import Connection
 
@@ -69,7 +70,7 @@ async def search(admin_url: str, bootstrap: str, logs: Iterable[Path], said: Map
         opened = await _opened(connection, by_case)
     finally:
         await connection.close()
-    for topic, content in (await _topics(bootstrap)).items():
+    for topic, content in (await _topics(KafkaSettings(kafka_bootstrap=bootstrap))).items():
         total += len(content)
         found += [f"topic {topic}"] if _holds(content, needles) else []
     reached = list(logs)
@@ -124,10 +125,10 @@ def _headers(text: str) -> dict[str, str]:
     return headers
 
 
-async def _topics(bootstrap: str) -> dict[str, bytearray]:
+async def _topics(kafka: KafkaSettings) -> dict[str, bytearray]:
     """Every record of every topic: key, headers, value."""
-    partitions = await partitions_of(bootstrap)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+    partitions = await partitions_of(kafka)
+    consumer = AIOKafkaConsumer(**kafka.client(), enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     contents = {topic: bytearray() for topic in topics.ALL}
     try:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import httpx
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from nightshift import MendableError
 from nightshift.doctor.verdict import Check, Place, Verdict, fine, graded
@@ -14,7 +16,7 @@ from nightshift.embedded.broker import speaks_kafka
 from nightshift.reach import NothingHereError, database, process_named
 from services.reporter.outbound.messenger import load
 from services.runtime import migrate
-from services.runtime.config import named_setting
+from services.runtime.config import KafkaSettings, named_setting
 from services.runtime.months import without_next_month
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
@@ -121,6 +123,9 @@ async def broker(place: Place) -> list[Verdict]:
     bootstrap = os.environ.get("NIGHTSHIFT_KAFKA_BOOTSTRAP") or (place.told or {}).get("kafka_bootstrap")
     if not bootstrap:
         return fine("not running; it starts with the stack")
+    kafka = KafkaSettings(kafka_bootstrap=bootstrap)
+    if kafka.kafka_security_protocol != "PLAINTEXT":
+        return await _secured(kafka)
     silent = []
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
@@ -128,6 +133,19 @@ async def broker(place: Place) -> list[Verdict]:
             silent.append(address)
     mend = "intake goes on and nothing is lost; start the broker, or correct NIGHTSHIFT_KAFKA_BOOTSTRAP"
     return [Verdict("problem", f"no answer from {', '.join(silent)}", mend)] if silent else fine(f"{bootstrap} answers")
+
+
+async def _secured(kafka: KafkaSettings) -> list[Verdict]:
+    admin = AIOKafkaAdminClient(**kafka.client(), request_timeout_ms=5_000)
+    where = f"{kafka.kafka_bootstrap} by {kafka.kafka_security_protocol}"
+    try:
+        await admin.start()
+    except KafkaError as error:
+        mend = "intake goes on and nothing is lost; correct NIGHTSHIFT_KAFKA_SECURITY_PROTOCOL, _CA, _SASL_…"
+        return [Verdict("problem", f"no answer from {where} ({type(error).__name__})", mend)]
+    finally:
+        await admin.close()
+    return fine(f"{where} answers")
 
 
 async def process_files(_: Place) -> list[Verdict]:

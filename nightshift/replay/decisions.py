@@ -36,7 +36,7 @@ from services.classifier.ports import Desk, Provider
 from services.reporter.domain.log import Entry
 from services.runtime import vault
 from services.runtime.cases import StoredCase
-from services.runtime.config import MissingSettingError
+from services.runtime.config import KafkaSettings, MissingSettingError
 from services.runtime.postgres import Connection, Database
 from services.runtime.process import Process, ProcessInvalidError, load_all
 from services.runtime.vault import CaseKeys
@@ -207,7 +207,7 @@ async def replay_decisions(
     policies = {name: process.policy_digest for name, process in processes.items()}
     options = json.dumps([repropose, policies, str(window.since), str(window.until)], sort_keys=True)
     async with replaying(admin_url) as database:
-        async with reading(bootstrap) as history:
+        async with reading(KafkaSettings(kafka_bootstrap=bootstrap)) as history:
             copy = Copy(database, history, RUN)
             resumed = await copy.begin(hashlib.sha256(options.encode()).hexdigest())
             async with database.transaction() as connection:

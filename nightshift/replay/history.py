@@ -17,6 +17,7 @@ from nightshift import MendableError
 from nightshift.replay import ROLE, SCHEMA, Progress
 from nightshift.stack import as_role
 from services.reporter.domain.log import Entry, entry_of
+from services.runtime.config import KafkaSettings
 from services.runtime.kafka import BrokerForgotError, partitions_of, read_epoch
 from services.runtime.postgres import Connection, Database, connect
 
@@ -86,26 +87,30 @@ async def _alone(database: Database) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def reading(bootstrap: str) -> AsyncIterator["Topics"]:
+async def reading(kafka: KafkaSettings) -> AsyncIterator["Topics"]:
     """The topics, for the length of the block. Raises TopicsUnreadableError."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **kafka.client(),
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
     )
     try:
         try:
-            partitions = await partitions_of(bootstrap)
+            partitions = await partitions_of(kafka)
             await consumer.start()
             epoch = await read_epoch(consumer)
         except (KafkaError, BrokerForgotError, OSError) as error:
-            raise TopicsUnreadableError(f"the broker at {bootstrap} does not answer ({error})") from error
+            raise TopicsUnreadableError(f"the broker at {kafka.kafka_bootstrap} does not answer ({error})") from error
         if epoch is None or not partitions:
-            raise TopicsUnreadableError(f"no service has ever spoken to the broker at {bootstrap}: there is no history")
+            raise TopicsUnreadableError(
+                f"no service has ever spoken to the broker at {kafka.kafka_bootstrap}: there is no history"
+            )
         yield Topics(consumer, epoch, partitions)
     except KafkaError as error:
-        raise TopicsUnreadableError(f"the broker at {bootstrap} went away ({type(error).__name__})") from error
+        raise TopicsUnreadableError(
+            f"the broker at {kafka.kafka_bootstrap} went away ({type(error).__name__})"
+        ) from error
     finally:
         await consumer.stop()
 

@@ -18,6 +18,7 @@ from services.reporter.domain.log import read
 from services.reporter.handlers.append import Projector
 from services.reporter.outbound.event_log import ENTRIES_OF_CASE_MAX, digest
 from services.reporter.outbound.rebuilding import RebuildRunsError, rebuilding
+from services.runtime.config import KafkaSettings
 from services.runtime.failures import Later, tell
 from services.runtime.postgres import Connection, Database, connect
 
@@ -173,7 +174,7 @@ async def replay_topics(
         else RebuildSettings(database_url=admin_url, process_overrides=overrides)
     )
     policies = policies_of(settings)
-    async with replaying(admin_url) as database, reading(bootstrap) as history:
+    async with replaying(admin_url) as database, reading(KafkaSettings(kafka_bootstrap=bootstrap)) as history:
         reporter = _Reporter(database, history, Projector(policies), progress)
         resumed = await reporter.begin(version_of(policies))
         await reporter.catch_up()

@@ -4,12 +4,13 @@ So Docker and Kubernetes may mount any of them as a secret. A variable or file t
 """
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -31,7 +32,7 @@ class _Named(PydanticBaseSettingsSource):
 class _Settings(BaseSettings):
     """Complete at start; nothing else reads the environment."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     @classmethod
     def settings_customise_sources(
@@ -47,12 +48,56 @@ class _Settings(BaseSettings):
         return init_settings, _Named(settings_cls)
 
 
-class RuntimeSettings(_Settings):
+class KafkaSettings(_Settings):
+    """Where the broker is, and how it wants to be spoken to."""
+
+    kafka_bootstrap: str
+    """`host:port`, with commas between several."""
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_ca: str | None = None
+    """The certificates (PEM) of whoever signed the broker's; None: those that the machine trusts."""
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL_"):
+            if self.kafka_sasl_username is None or self.kafka_sasl_password is None:
+                raise ValueError("SASL needs kafka_sasl_username and kafka_sasl_password")
+        elif self.kafka_sasl_username is not None or self.kafka_sasl_password is not None:
+            raise ValueError("a name or password is set, so kafka_security_protocol must be SASL_SSL or SASL_PLAINTEXT")
+        if self.kafka_ca is not None and not self.kafka_security_protocol.endswith("SSL"):
+            raise ValueError("kafka_ca is set, so kafka_security_protocol must be SSL or SASL_SSL")
+        if self.kafka_security_protocol.endswith("SSL"):
+            try:
+                ssl.create_default_context(cadata=self.kafka_ca)
+            except (ssl.SSLError, ValueError):
+                raise ValueError("kafka_ca holds no certificate: give the text of a PEM file") from None
+        return self
+
+    def client(self) -> dict[str, Any]:
+        """What any client of aiokafka is told."""
+        told: dict[str, Any] = {
+            "bootstrap_servers": self.kafka_bootstrap,
+            "security_protocol": self.kafka_security_protocol,
+        }
+        if self.kafka_security_protocol.endswith("SSL"):
+            told["ssl_context"] = ssl.create_default_context(cadata=self.kafka_ca)
+        if self.kafka_sasl_password is not None:
+            told |= {
+                "sasl_mechanism": self.kafka_sasl_mechanism,
+                "sasl_plain_username": self.kafka_sasl_username,
+                "sasl_plain_password": self.kafka_sasl_password.get_secret_value(),
+            }
+        return told
+
+
+class RuntimeSettings(KafkaSettings):
     """What every service has."""
 
     database_url: str
     """This service's own role: `postgresql://nightshift_actor@host/nightshift`."""
-    kafka_bootstrap: str
     kafka_partitions: int = Field(default=4, ge=1)
     """Of each topic, where this service is the one that makes it: so many of each service can share the work."""
     kafka_replication: int = Field(default=1, ge=1)

@@ -24,7 +24,7 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 
 from contracts import topics
 from contracts.envelope import Record
-from services.runtime.config import RuntimeSettings
+from services.runtime.config import KafkaSettings, RuntimeSettings
 from services.runtime.failures import Later, tell
 from services.runtime.kafka_clients import RECORD_BYTES_MAX, Consumer, Producer, end
 from services.runtime.make_topics import make_topics
@@ -58,7 +58,7 @@ class BrokerForgotError(Exception):
     """The broker began a new life, or does not answer: connect anew."""
 
 
-async def _start(broker: KafkaBroker) -> None:
+async def _start(broker: KafkaBroker, kafka: KafkaSettings) -> None:
     """Start all subscribers side by side: each waits for seconds until its group took it in, after a crash the longest.
 
     FastStream's own start takes one after the other. The class of its consumers has no public name.
@@ -66,7 +66,7 @@ async def _start(broker: KafkaBroker) -> None:
     await broker.connect()
     config = broker.config.broker_config
     assert isinstance(config.builder, partial), "connecting made it"
-    config.builder = partial(Consumer, **config.builder.keywords)
+    config.builder = partial(Consumer, **config.builder.keywords | kafka.client())
     failures: list[Exception] = []
 
     async def tried(start: Callable[[], Awaitable[None]]) -> None:
@@ -103,7 +103,7 @@ class Link:
         batch_seconds_min: float = 0.0,
         before_consuming: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        self._bootstrap = settings.kafka_bootstrap
+        self._kafka = settings
         self._partitions = settings.kafka_partitions
         self._replication = settings.kafka_replication
         self._idempotence = settings.kafka_idempotence
@@ -138,9 +138,9 @@ class Link:
 
     async def _one_life(self, stop: Stop) -> None:
         """From one connection to its loss, or to a new epoch."""
-        await make_topics(self._bootstrap, partitions=self._partitions, replication=self._replication)
+        await make_topics(self._kafka, partitions=self._partitions, replication=self._replication)
         async with AsyncExitStack() as stack:
-            watch = Consumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+            watch = Consumer(**self._kafka.client(), enable_auto_commit=False, auto_offset_reset="earliest")
             stack.push_async_callback(watch.stop)  # also of a start that fails halfway
             await watch.start()
             client = self._new_client()
@@ -155,7 +155,7 @@ class Link:
             if self._subscriptions:
                 broker = self._consumer(epoch, stop)
                 stack.push_async_callback(broker.stop)  # also of a start that fails halfway
-                await _start(broker)
+                await _start(broker, self._kafka)
             self.connected = True
             log.info("connected to the broker", epoch=str(epoch))
             while not await stop.wait(EPOCH_LOOK_SECONDS):
@@ -164,7 +164,7 @@ class Link:
 
     def _new_client(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._kafka.client(),
             acks="all",
             enable_idempotence=self._idempotence,
             max_request_size=RECORD_BYTES_MAX,
@@ -177,7 +177,7 @@ class Link:
         NACK_ON_ERROR: an exception rewinds the batch. `take` raises only for what is Later (Postgres away), and waits
         before it does, so nothing spins; poison never raises, it becomes a dead letter.
         """
-        broker = KafkaBroker(self._bootstrap, logger=None, graceful_timeout=5.0)
+        broker = KafkaBroker(self._kafka.kafka_bootstrap, consumer_only=True, logger=None, graceful_timeout=5.0)
         together = Together(partial(self._take_at_leisure, stop=stop))
 
         async def keep_bytes(message: KafkaMessage) -> None:
@@ -302,9 +302,9 @@ def group_of(service: str, topic: str, epoch: UUID) -> str:
     return f"nightshift.{service}.{topic}.{epoch}"
 
 
-async def partitions_of(bootstrap: str) -> list[TopicPartition]:
+async def partitions_of(kafka: KafkaSettings) -> list[TopicPartition]:
     """Of every topic. A consumer without subscriptions is told none by a real broker, so the admin's client asks."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**kafka.client())
     await admin.start()
     try:
         described = await admin.describe_topics(list(topics.ALL))

@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 
-from services.runtime.config import RuntimeSettings
+from services.runtime.config import KafkaSettings
 from services.runtime.figures import LOOK_SECONDS
 from services.runtime.kafka import group_of
 from services.runtime.kafka_clients import Consumer
@@ -27,8 +27,8 @@ lag = Gauge(
 class Lag:
     """Sets the gauge from time to time, over connections of its own: it looks on and takes part in no group."""
 
-    def __init__(self, settings: RuntimeSettings, service: str, database: Database, topics: Sequence[str]) -> None:
-        self._bootstrap = settings.kafka_bootstrap
+    def __init__(self, settings: KafkaSettings, service: str, database: Database, topics: Sequence[str]) -> None:
+        self._kafka = settings
         self._service = service
         self._database = database
         self._topics = topics
@@ -45,10 +45,10 @@ class Lag:
 
     async def _one_life(self, stop: Stop) -> None:
         async with AsyncExitStack() as stack:
-            consumer = Consumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+            consumer = Consumer(**self._kafka.client(), enable_auto_commit=False)
             stack.push_async_callback(consumer.stop)  # also of a start that fails halfway
             await consumer.start()
-            admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+            admin = AIOKafkaAdminClient(**self._kafka.client())
             await admin.start()
             stack.push_async_callback(admin.close)
             while not stop.is_set():

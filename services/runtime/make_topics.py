@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from contracts import topics
-from services.runtime.config import RuntimeSettings
+from services.runtime.config import KafkaSettings, RuntimeSettings
 
 RETENTION = {"retention.ms": "-1", "retention.bytes": "-1"}
 """The topics are the history that a replay reads."""
@@ -20,13 +20,13 @@ SET_ON_THE_TOPIC = 1
 log = structlog.get_logger()
 
 
-async def make_topics(bootstrap: str, *, partitions: int, replication: int) -> None:
+async def make_topics(kafka: KafkaSettings, *, partitions: int, replication: int) -> None:
     """Make the topics that are missing: unlimited retention, one partition for the epoch.
 
     A topic without any setting of its own was made in passing, when a client of an earlier life asked for it, and would
     forget after a week: it gets our retention. Where somebody gave it settings, it is theirs.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    admin = AIOKafkaAdminClient(**kafka.client(), request_timeout_ms=10_000)
     await admin.start()
     try:
         there = set(await admin.list_topics())
@@ -65,9 +65,9 @@ async def _keep_what_was_made_in_passing(admin: AIOKafkaAdminClient, there: Sequ
                 log.error("a topic forgets, and may not be changed", topic=topic, reason=reason)
 
 
-async def not_kept(bootstrap: str) -> list[str]:
+async def not_kept(kafka: KafkaSettings) -> list[str]:
     """Topics whose records the broker would delete after a while, or at a size."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
+    admin = AIOKafkaAdminClient(**kafka.client(), request_timeout_ms=10_000)
     await admin.start()
     try:
         answers = await admin.describe_configs(
@@ -87,12 +87,8 @@ async def not_kept(bootstrap: str) -> list[str]:
 def main() -> None:
     """Exit code 1 where a topic that was there already would lose records."""
     settings = RuntimeSettings(database_url="")
-    asyncio.run(
-        make_topics(
-            settings.kafka_bootstrap, partitions=settings.kafka_partitions, replication=settings.kafka_replication
-        )
-    )
-    if lost := asyncio.run(not_kept(settings.kafka_bootstrap)):
+    asyncio.run(make_topics(settings, partitions=settings.kafka_partitions, replication=settings.kafka_replication))
+    if lost := asyncio.run(not_kept(settings)):
         kept = ",".join(f"{name}={value}" for name, value in RETENTION.items())
         sys.exit(f"{', '.join(lost)} would lose records: kafka-configs.sh --alter --add-config {kept}")
     sys.stdout.write(f"{len(topics.ALL) + 1} topics, kept for ever\n")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -114,9 +115,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def listening(proxy: Proxy, port: int) -> AsyncIterator[None]:
+async def listening(proxy: Proxy, port: int, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
     """It listens on this port of 127.0.0.1, for the length of the block."""
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, backlog=1024)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", port, backlog=1024, ssl=tls)
     try:
         yield
     finally:

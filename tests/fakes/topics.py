@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from contracts import topics
 from contracts.envelope import Record
+from services.runtime.config import KafkaSettings
 from services.runtime.make_topics import make_topics
 
 
@@ -23,7 +24,7 @@ async def found(bootstrap: str, *, partitions: int = 3) -> UUID:
             await asyncio.sleep(0.05)
     finally:
         await admin.close()
-    await make_topics(bootstrap, partitions=partitions, replication=1)
+    await make_topics(KafkaSettings(kafka_bootstrap=bootstrap), partitions=partitions, replication=1)
     epoch = uuid4()
     await publish(bootstrap, [Record(topics.EPOCH, "epoch", {}, str(epoch).encode())])
     return epoch

@@ -10,6 +10,7 @@ import httpx
 from aiokafka import AIOKafkaProducer
 
 from contracts.envelope import Record
+from services.runtime.config import KafkaSettings
 from services.runtime.make_topics import make_topics
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import PROCESSES, Bench, bench
@@ -30,7 +31,7 @@ async def test_a_proposal_on_the_topics_becomes_a_decision_and_sigterm_ends_it_i
         "NIGHTSHIFT_PROCESSES": "tiny",
         "NIGHTSHIFT_PROCESSES_FOLDER": str(PROCESSES),
     }
-    await make_topics(kafka.bootstrap, partitions=4, replication=1)
+    await make_topics(KafkaSettings(kafka_bootstrap=kafka.bootstrap), partitions=4, replication=1)
     async with bench(migrated) as actor:
         change = actor.outside.says("actor-service")
         records = [

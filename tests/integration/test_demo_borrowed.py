@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from contracts import topics
 from nightshift.demo.borrowed import BorrowedError, settings
+from services.runtime.config import KafkaSettings
 from services.runtime.make_topics import make_topics
 from tests.conftest import MigratedDatabase
 from tests.stacks import Broker, Stack
@@ -20,7 +21,7 @@ LIFE = "0192f0c1-2a68-7c4e-9d9e-0b6a4f5f1e11"
 async def used_broker(stack: Stack, tmp_path: Path) -> AsyncIterator[Broker]:
     """One that some system has published to."""
     with stack.broker(tmp_path) as broker:
-        await make_topics(broker.bootstrap, partitions=1, replication=1)
+        await make_topics(KafkaSettings(kafka_bootstrap=broker.bootstrap), partitions=1, replication=1)
         producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap)
         await producer.start()
         await producer.send_and_wait(topics.EPOCH, LIFE.encode(), key=b"epoch")

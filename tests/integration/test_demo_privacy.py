@@ -6,6 +6,7 @@ from aiokafka import AIOKafkaProducer
 
 from contracts.topics import CONTROL
 from nightshift.demo.privacy import search
+from services.runtime.config import KafkaSettings
 from services.runtime.make_topics import make_topics
 from tests.conftest import MigratedDatabase
 
@@ -17,7 +18,7 @@ INSERT INTO ingest.unread (event_id, topic, type, headers, body) VALUES (gen_ran
 
 @pytest.fixture
 async def topics_of(broker: str) -> str:
-    await make_topics(broker, partitions=4, replication=1)
+    await make_topics(KafkaSettings(kafka_bootstrap=broker), partitions=4, replication=1)
     return broker
 
 

@@ -184,13 +184,34 @@ def test_a_pod_reaches_and_is_reached_by_what_it_needs_and_nothing_else(kubectl:
     }
 
 
+def production_with(component: str, folder: Path) -> Path:
+    """A copy of the overlay in which the component is uncommented."""
+    shutil.copytree(K8S, folder, dirs_exist_ok=True)
+    overlay = folder / "overlays" / "production"
+    file = overlay / "kustomization.yaml"
+    file.write_text(re.sub(rf"^# (components:|- .+/{component})", r"\1", file.read_text(), flags=re.MULTILINE))
+    return overlay
+
+
+def test_for_a_kafka_that_asks_for_a_password_whoever_speaks_to_it_has_its_secret(kubectl: str, tmp_path: Path) -> None:
+    objects = built(kubectl, production_with("kafka-sasl", tmp_path))
+
+    [settings] = [one["data"] for one in objects if one["kind"] == "ConfigMap"]
+    files = {name: value for name, value in settings.items() if name.endswith("_FILE")}
+    assert {name.removesuffix("_FILE") for name in settings} <= KNOWN
+    assert settings["NIGHTSHIFT_KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
+    assert {Path(path).parent for path in files.values()} == {Path("/run/secrets/kafka")}
+    told = [container for container in containers(objects) if "envFrom" in container]
+    assert {container["name"] for container in told} == {*SERVICES, "topics"}
+    for container in told:
+        assert "/run/secrets/kafka" in [mount["mountPath"] for mount in container["volumeMounts"]], container["name"]
+    assert [fault for one in objects for fault in faults(one)] == []
+
+
 def test_with_the_monitoring_uncommented_each_service_is_the_job_that_rules_and_dashboards_name(
     kubectl: str, tmp_path: Path
 ) -> None:
-    shutil.copytree(K8S, tmp_path, dirs_exist_ok=True)
-    overlay = tmp_path / "overlays" / "production"
-    file = overlay / "kustomization.yaml"
-    file.write_text(re.sub(r"^# (components:|- .+/monitoring)", r"\1", file.read_text(), flags=re.MULTILINE))
+    overlay = production_with("monitoring", tmp_path)
     prometheus = yaml.safe_load((PROJECT / "deploy" / "prometheus" / "prometheus.yml").read_text())
 
     added = {(one["kind"], one["metadata"]["name"]): one for one in built(kubectl, overlay)}

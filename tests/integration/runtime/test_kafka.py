@@ -16,7 +16,7 @@ from contracts.base import Fact
 from contracts.envelope import Event, Record
 from contracts.events.control import ProcessPaused
 from services.runtime import outbox
-from services.runtime.config import RuntimeSettings
+from services.runtime.config import KafkaSettings, RuntimeSettings
 from services.runtime.inbox import Inbox
 from services.runtime.kafka import Link
 from services.runtime.kafka_clients import Consumer, Producer
@@ -137,7 +137,7 @@ async def test_a_topic_that_was_made_in_passing_gets_unlimited_retention(stack: 
         await client.send_and_wait(topics.CASES, b"")
         await client.stop()
 
-        await make_topics(broker.bootstrap, partitions=1, replication=1)
+        await make_topics(KafkaSettings(kafka_bootstrap=broker.bootstrap), partitions=1, replication=1)
 
         found = await retention(broker)
     assert found == {**dict.fromkeys((*topics.ALL, topics.EPOCH), "-1"), topics.EFFECTS: "86400000"}
@@ -148,7 +148,7 @@ async def test_topics_that_cannot_be_made_say_why(stack: Stack, tmp_path: Path) 
         if not broker.is_kafka:
             pytest.skip("the embedded broker takes any replication")
         with pytest.raises(InvalidReplicationFactorError, match=topics.CASES):
-            await make_topics(broker.bootstrap, partitions=1, replication=3)
+            await make_topics(KafkaSettings(kafka_bootstrap=broker.bootstrap), partitions=1, replication=3)
 
 
 def record(topic: str, size: int) -> Record:

@@ -1,15 +1,16 @@
 """Settings: from the environment, or from a file that it names."""
 
+import ssl
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from nightshift.stack import external_admin_url
 from services.actor.config import ZendeskAccount
 from services.classifier.config import Settings as ClassifierSettings
 from services.reporter.config import ReporterSettings
-from services.runtime.config import MigrationSettings, RuntimeSettings, named_setting
+from services.runtime.config import KafkaSettings, MigrationSettings, RuntimeSettings, named_setting
 
 SECRET = "a secret with 24 letters"
 
@@ -89,3 +90,46 @@ def test_the_migration_learns_each_roles_password_from_the_services_address(monk
     monkeypatch.setenv("NIGHTSHIFT_INGEST_DATABASE_URL", "postgresql://nightshift_ingest@db/n")
 
     assert MigrationSettings().passwords == {"nightshift_actor": "a@b"}
+
+
+@pytest.mark.parametrize(
+    ("given", "mend"),
+    [
+        ({"kafka_security_protocol": "SASL_SSL"}, "SASL needs kafka_sasl_username and kafka_sasl_password"),
+        (
+            {"kafka_security_protocol": "SASL_SSL", "kafka_sasl_username": "nightshift"},
+            "SASL needs kafka_sasl_username and kafka_sasl_password",
+        ),
+        ({"kafka_sasl_password": "a password"}, "kafka_security_protocol must be SASL_SSL or SASL_PLAINTEXT"),
+        ({"kafka_ca": "-----BEGIN CERTIFICATE-----"}, "kafka_security_protocol must be SSL or SASL_SSL"),
+        ({"kafka_security_protocol": "SSL", "kafka_ca": "no certificate"}, "give the text of a PEM file"),
+        ({"kafka_security_protocol": "TLS"}, "'SASL_SSL'"),
+    ],
+)
+def test_a_broker_s_security_that_is_half_told_is_refused_with_its_mend(given: dict[str, str], mend: str) -> None:
+    with pytest.raises(ValidationError, match=mend) as refused:
+        KafkaSettings.model_validate({"kafka_bootstrap": "nowhere:1"} | given)
+
+    assert "a password" not in str(refused.value)
+
+
+def test_a_client_is_told_the_broker_s_name_and_password() -> None:
+    settings = KafkaSettings.model_validate(
+        {
+            "kafka_bootstrap": "nowhere:1",
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_sasl_username": "nightshift",
+            "kafka_sasl_password": "a password",
+        }
+    )
+
+    told = settings.client()
+    assert told.pop("ssl_context").verify_mode is ssl.CERT_REQUIRED
+    assert told == {
+        "bootstrap_servers": "nowhere:1",
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "nightshift",
+        "sasl_plain_password": "a password",
+    }
+    assert "a password" not in repr(settings)
