@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -205,7 +206,8 @@ async def replay_decisions(
     processes = load_all(settings)
     asked = _models(processes, repropose, settings) if models is None else models
     policies = {name: process.policy_digest for name, process in processes.items()}
-    options = json.dumps([repropose, policies, str(window.since), str(window.until)], sort_keys=True)
+    code = _code_digest(process.folder for process in processes.values())
+    options = json.dumps([repropose, policies, code, str(window.since), str(window.until)], sort_keys=True)
     async with replaying(admin_url) as database:
         async with reading(KafkaSettings(kafka_bootstrap=bootstrap)) as history:
             copy = Copy(database, history, RUN)
@@ -223,6 +225,15 @@ async def replay_decisions(
                 await copy.forget(connection)
     cost_usd = sum((one.cost_usd for one in told), Decimal(0))
     return Replayed(compared=told, policies=policies, cost_usd=cost_usd, resumed=resumed, finished=finished)
+
+
+def _code_digest(folders: Iterable[Path]) -> str:
+    """Of all that decides: what an older version of it decided is not gone on with."""
+    digest = hashlib.sha256()
+    for folder in (Path(gate.__file__).parents[1], *folders):
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _settings(process: str | None, overrides: str | None) -> Settings:

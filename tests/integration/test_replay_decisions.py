@@ -191,7 +191,8 @@ async def test_an_interrupted_replay_decides_nothing_twice(night: Night, monkeyp
     assert done.counts == {"same": 9}, "it is the window that was begun"
 
 
-async def test_other_options_begin_anew(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+async def interrupted(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay that ends after its first batch."""
     monkeypatch.setattr(decisions, "BATCH_MAX", 3)
 
     def interrupt(phase: str, done: int, total: int) -> None:
@@ -201,10 +202,22 @@ async def test_other_options_begin_anew(night: Night, monkeypatch: pytest.Monkey
 
     with pytest.raises(KeyboardInterrupt):
         await night.replay(progress=interrupt)
+
+
+async def test_other_options_begin_anew(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    await interrupted(night, monkeypatch)
     done = await night.replay(overrides="tiny.policy.confidence_min = 0.2")
 
     assert not done.resumed
     assert done.counts == {"same": 8, "looser": 1}
+
+
+async def test_rules_that_changed_since_begin_anew(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    await interrupted(night, monkeypatch)
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: read(file) + (b"#" if file.name == "rules.py" else b""))
+
+    assert not (await night.replay()).resumed
 
 
 class Costly(ScriptedModel):
