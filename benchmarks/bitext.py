@@ -10,7 +10,7 @@ import argparse
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -67,18 +67,23 @@ def cut(rows: Iterable[Row]) -> Slices:
     return slices
 
 
-def _rewrite(file: Path, rows: list[Row]) -> None:
+def _rewrite(file: Path, rows: list[Row], labelled: Callable[[str], Mapping[str, object]]) -> None:
     lines = file.read_text().splitlines() if file.exists() else []
     kept = [line for line in lines if json.loads(line)["source"] != "bitext"]
-    fresh = [
-        {"text": row.text, "label": row.label, "language": "en", "source": "bitext"}
-        for row in sorted(rows, key=_by_label)
-    ]
+    fresh = [{"text": row.text, **labelled(row.label), "source": "bitext"} for row in sorted(rows, key=_by_label)]
     file.write_text("\n".join([*(json.dumps(line, ensure_ascii=False) for line in fresh), *kept]) + "\n")
 
 
 def _by_label(row: Row) -> tuple[str, bytes]:
     return row.label, sha256(row.text.encode()).digest()
+
+
+def _as_example(label: str) -> Mapping[str, object]:
+    return {"label": label, "language": "en"}
+
+
+def _as_eval(label: str) -> Mapping[str, object]:
+    return {"expected": {"intent": label, "language": "en"}}
 
 
 def main() -> None:
@@ -87,9 +92,9 @@ def main() -> None:
     parser.add_argument("csv", type=Path)
     with parser.parse_args().csv.open(newline="", encoding="utf-8") as file:
         slices = cut(Row(row["instruction"].strip(), row["intent"]) for row in csv.DictReader(file))
-    _rewrite(SUPPORT / "examples.jsonl", slices.examples)
-    _rewrite(SUPPORT / "evals.jsonl", slices.evals)
-    _rewrite(HELD_OUT, slices.held_out)
+    _rewrite(SUPPORT / "examples.jsonl", slices.examples, _as_example)
+    _rewrite(SUPPORT / "evals.jsonl", slices.evals, _as_eval)
+    _rewrite(HELD_OUT, slices.held_out, _as_example)
     print(", ".join(f"{len(rows)} {name}" for name, rows in slices._asdict().items()))
 
 

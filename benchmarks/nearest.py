@@ -23,6 +23,7 @@ from contracts.base import Contract
 from contracts.decision import FactAnswer
 from contracts.events.cases import CaseChanged
 from contracts.sealed import SealedText
+from nightshift.evals import examples as evals
 from processes.support import case as cases
 from services.classifier.domain.examples import Example, parse
 from services.classifier.outbound.desk import KnowledgeDesk, Library, library_of
@@ -67,7 +68,10 @@ def main() -> None:
 
 
 def _evals() -> Sequence[Example]:
-    return parse((SUPPORT / "evals.jsonl").read_text(encoding="utf-8"))
+    return [
+        Example(text=one.text, label=one.expected["intent"], language=one.expected["language"], source=one.source)
+        for one in evals.read(SUPPORT / evals.FILE, load("support").Proposal)
+    ]
 
 
 def _row(library: Library, examples: Sequence[Example]) -> list[str]:

@@ -72,15 +72,23 @@ async def attempt(process: Process, customer: Customer, model: str | None) -> Tr
 
     Raises MendableError for a model that is not there, or does not answer.
     """
-    now, provider = datetime.now(UTC), _provider(process, model)
+    provider = provider_named(process, model)
+    async with http_transport.client() as client:
+        return await attempt_with(process, customer, provider, _sources(process, client))
+
+
+async def attempt_with(
+    process: Process, customer: Customer, provider: Provider, sources: Mapping[str, LooksUp]
+) -> Tried:
+    """The same with a model that is there, and with facts from elsewhere. Raises MendableError."""
+    now = datetime.now(UTC)
     door = next(iter(process.settings.doors))
     case_id = case_id_of(process.name, door, OBJECT)
     keys = CaseKeys(case_id, {1: secrets.token_bytes(32)})
     change = seal_change(_opening(customer, now), door=door, keys=keys, received_at=now)
     sealed = process.case.fold(None, change)
     case = process.case.reveal(sealed, keys.unseal)
-    async with http_transport.client() as client:
-        facts = await read_facts(process.facts.queries(case), _sources(process, client))
+    facts = await read_facts(process.facts.queries(case), sources)
     ask = KnowledgeDesk(process).ask(case, facts)
     try:
         answer = await ask_model(provider, ask)
@@ -151,7 +159,8 @@ def _sources(process: Process, client: httpx.AsyncClient) -> Mapping[str, LooksU
     return {name: of(source) for name, source in process.settings.sources.items()}
 
 
-def _provider(process: Process, model: str | None) -> Provider:
+def provider_named(process: Process, model: str | None) -> Provider:
+    """The model of that name; none is the one of the settings. Raises MendableError."""
     settings = Settings(database_url="", kafka_bootstrap="")
     try:
         return provider_of(model or settings.model or process.settings.model.default, process, settings)

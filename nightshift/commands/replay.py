@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from nightshift import MendableError
+from nightshift import MendableError, progress
 from nightshift.reach import Json, State, admin_url, as_json, run
-from nightshift.replay import Progress
 from nightshift.stack import running
 from services.runtime.config import named_setting
 
@@ -52,8 +50,8 @@ def replay_topics(
     """
     from nightshift.replay import reporter  # noqa: PLC0415  # services and their libraries: slow to load
 
-    with _ends_well(), _bar() as progress, admin_url(state) as url:
-        done = run(reporter.replay_topics(url, _bootstrap(state), switch=switch, progress=progress))
+    with _ends_well(), progress.bar() as told, admin_url(state) as url:
+        done = run(reporter.replay_topics(url, _bootstrap(state), switch=switch, progress=told))
     if json:
         as_json(
             {
@@ -101,13 +99,13 @@ def replay_decisions(
     """
     from nightshift.replay import decisions  # noqa: PLC0415  # as above
 
-    with _ends_well(), _bar() as progress:
+    with _ends_well(), progress.bar() as told:
         window = decisions.Window(since=_moment("--since", since), until=_moment("--until", until), process=process)
         dollars = _dollars(budget, repropose)
         with admin_url(state) as url:
             done = run(
                 decisions.replay_decisions(
-                    url, _bootstrap(state), window, repropose=repropose, budget_usd=dollars, progress=progress
+                    url, _bootstrap(state), window, repropose=repropose, budget_usd=dollars, progress=told
                 )
             )
     if json:
@@ -192,20 +190,6 @@ def _dollars(text: str | None, model: str | None) -> Decimal:
     if not dollars.is_finite() or dollars < 0:
         raise MendableError(f"--budget {text!r} is no amount: write dollars, such as 5 or 0.50")
     return dollars
-
-
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """A progress bar on stderr; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def say(phase: str, done: int, total: int) -> None:
-            bar.update(task, description=phase, completed=done, total=total)
-
-        yield say
 
 
 def _console() -> Console:

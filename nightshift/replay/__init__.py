@@ -5,15 +5,5 @@ is spoken to as `nightshift_replay`, which can write to its own schema alone; no
 outside.
 """
 
-from collections.abc import Callable
-
 ROLE = "nightshift_replay"
 SCHEMA = "replay"
-
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it, and of how much."""
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    """Tells nobody."""
-    del phase, done, total

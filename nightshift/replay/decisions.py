@@ -22,7 +22,7 @@ from contracts.events.proposals import ProposalMade
 from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
 from contracts.sealed import UnsealableError
 from nightshift import MendableError
-from nightshift.replay import Progress, silent
+from nightshift.progress import Progress, silent
 from nightshift.replay.history import Copy, entry_from, reading, replaying
 from services.actor.domain import gate
 from services.actor.handlers.judge import Question, judge

@@ -14,7 +14,8 @@ from aiokafka.errors import KafkaError
 
 from contracts.envelope import Record
 from nightshift import MendableError
-from nightshift.replay import ROLE, SCHEMA, Progress
+from nightshift.progress import Progress
+from nightshift.replay import ROLE, SCHEMA
 from nightshift.stack import as_role
 from services.reporter.domain.log import Entry, entry_of
 from services.runtime.config import KafkaSettings

@@ -10,7 +10,7 @@ import structlog
 
 from contracts import topics
 from nightshift import MendableError
-from nightshift.replay import Progress, silent
+from nightshift.progress import Progress, silent
 from nightshift.replay.history import SCAN_SECONDS_MAX, Copy, Topics, entry_from, everything, reading, replaying
 from services.reporter.app import policies_of, version_of
 from services.reporter.config import RebuildSettings

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -108,6 +108,13 @@ class Model(_Table):
     timeout_seconds: float = Field(default=60, gt=0)
 
 
+class Evals(_Table):
+    """When a model is good enough."""
+
+    floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """By field of the proposal: this share of the evals has it right, or the model does not pass."""
+
+
 class Step(_Table):
     """One step; a folder below steps/."""
 
@@ -169,6 +176,7 @@ class Settings(_Table):
     destinations: dict[str, Destination]
     limits: Limits = Limits()
     model: Model = Model()
+    evals: Evals = Evals()
     steps: tuple[Step, ...]
     sla: Sla
     tell: Tell = Tell()

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.bitext import HELD_OUT, Row, cut, is_worlds
 from contracts.knowledge import Passage
+from nightshift.evals import examples as evals
 from processes.support import text
 from processes.support.steps.answer.output import Intent
 from services.classifier.domain.examples import Example, parse
@@ -19,6 +20,7 @@ from tests.fakes.obedient import OBEDIENCE
 from tests.unit.support.tickets import POLICY
 
 SUPPORT = SHIPPED / "support"
+EVALS = evals.read(SUPPORT / evals.FILE, load("support").Proposal)
 INTENTS = {*Intent.__args__}  # type: ignore[attr-defined]  # a Literal's
 PASSAGES = [parse_passage(file.stem, file.read_text()) for file in sorted((SUPPORT / "knowledge").glob("*.md"))]
 BLANKS = {
@@ -55,21 +57,26 @@ def test_every_intent_has_examples() -> None:
 
 
 def test_every_intent_is_evaluated() -> None:
-    assert {example.label for example in read("evals.jsonl")} == INTENTS
-    assert len(read("evals.jsonl")) >= 40
+    assert {one.expected["intent"] for one in EVALS} == INTENTS
+    assert len(EVALS) >= 100
 
 
 def test_no_text_is_in_two_places() -> None:
-    places = [read("examples.jsonl"), read("evals.jsonl"), parse(HELD_OUT.read_text())]
-    texts = [plain_text(example.text) for place in places for example in {e.text: e for e in place}.values()]
+    places = [
+        {one.text for one in read("examples.jsonl")},
+        {one.text for one in EVALS},
+        {one.text for one in parse(HELD_OUT.read_text())},
+    ]
+    texts = [plain_text(text) for place in places for text in place]
 
     assert [t for t, n in Counter(texts).items() if n > 1] == []
 
 
 def test_messages_of_the_worlds_share_are_left_to_it() -> None:
-    places = [*read("examples.jsonl"), *read("evals.jsonl"), *parse(HELD_OUT.read_text())]
+    labelled = [*read("examples.jsonl"), *parse(HELD_OUT.read_text())]
+    taken = [(one.text, one.source) for one in labelled] + [(one.text, one.source) for one in EVALS]
 
-    assert not [example.text for example in places if example.source == "bitext" and is_worlds(example.text)]
+    assert not [text for text, source in taken if source == "bitext" and is_worlds(text)]
 
 
 def test_the_cut_is_the_same_in_any_order_and_takes_a_text_once() -> None:

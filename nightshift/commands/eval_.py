@@ -1,0 +1,164 @@
+"""`nightshift eval PROCESS`: how often a model is right about labelled cases, and whether a change may go live."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nightshift import MendableError, progress
+from nightshift.reach import Json, as_json, process_named, run
+
+if TYPE_CHECKING:
+    from nightshift.evals.result import Answered, Comparison, Result, Row
+    from nightshift.evals.run import Ran
+
+app = typer.Typer()
+
+PASSED, BLOCKED = 0, 1
+_SHOWN_MAX = 15
+
+
+@app.command("eval")
+def eval_(
+    process: Annotated[str, typer.Argument(metavar="PROCESS", help="A folder below processes/, such as `support`.")],
+    *,
+    model: Annotated[str | None, typer.Option(help="`nearest` or `claude:<model>`; else the settings say.")] = None,
+    times: Annotated[int, typer.Option(min=1, max=20, help="Ask so often about each; more than 1 shows flicker.")] = 1,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The result of what is live: what newly fails blocks.")
+    ] = None,
+    accept: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="This one may be answered otherwise; may be repeated.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result, for git to hold.")] = None,
+    json: Json = False,
+) -> None:
+    """Run evals.jsonl of a process through its model and its rules. Nothing is sent, and nothing that runs is needed.
+
+    The customer is one of whom the books know nothing: no order, no earlier ticket. Exit code 0: passed; 1: blocked, by
+    a floor of process.toml, by an eval that must pass, or by one that was right in --against and is not accepted.
+    """
+    loaded = process_named(process)
+    from nightshift.evals import examples, result, run as runs  # noqa: PLC0415  # a model's libraries take seconds to load
+
+    evals = examples.read(loaded.folder / examples.FILE, loaded.Proposal)
+    before = None if against is None else result.from_lines(_text_of(against), str(against))
+    _check_floors([*loaded.settings.evals.floors], [*loaded.Proposal.model_fields])
+    accepted = frozenset(accept or ())
+    if unknown := sorted(accepted - {one.id for one in evals}):
+        raise MendableError(f"--accept {unknown[0]}: no eval has this id")
+    with progress.bar() as told:
+        ran = run(runs.run_evals(loaded, evals, model=model, times=times, progress=told))
+    compared = result.compare(ran.result, before, floors=loaded.settings.evals.floors, accepted=accepted)
+    if write is not None:
+        write.write_text(ran.result.to_lines(), encoding="utf-8")
+    if json:
+        as_json(_told(ran, compared))
+    else:
+        _show(_console(), ran, compared, {one.id: one.text for one in evals})
+    raise typer.Exit(BLOCKED if compared.blocks else PASSED)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MendableError(f"--against {file}: cannot be read ({error}): name a file made with --write") from error
+
+
+def _check_floors(floors: list[str], fields: list[str]) -> None:
+    for name in floors:
+        if name not in fields:
+            raise MendableError(f"process.toml, evals.floors.{name}: the proposal has {', '.join(fields)}")
+
+
+def _told(ran: "Ran", compared: "Comparison") -> dict[str, object]:
+    found = ran.result
+    shares = {
+        name: {"right": share.right, "of": share.of, "interval": share.interval}
+        for name, share in found.fields().items()
+    }
+    return {
+        "model": found.model,
+        "regime": found.regime,
+        "fields": shares,
+        "verdicts": {name: {"right": share.right, "of": share.of} for name, share in found.verdicts().items()},
+        "flickering": [row.id for row in found.rows if row.flickers],
+        "cost_usd": str(found.cost_usd),
+        "blocks": compared.blocks,
+        "newly_right": [flip.row.id for flip in compared.flips if flip.better],
+        "newly_wrong": [flip.row.id for flip in compared.flips if not flip.better],
+    }
+
+
+def _console() -> Console:
+    return Console(highlight=False) if sys.stdout.isatty() else Console(width=160, highlight=False)
+
+
+def _show(console: Console, ran: "Ran", compared: "Comparison", texts: dict[str, str]) -> None:
+    found = ran.result
+    console.print(f"{found.process} by {found.model}: {len(found.rows)} evals, asked {found.times} time(s) each")
+    console.print(_fields(found))
+    for field in found.fields():
+        if confused := found.confused(field):
+            console.print(_confusion(field, confused))
+    console.print(_verdicts(found))
+    if worst := found.worst():
+        console.print(_worst(worst, texts))
+    took, flickering = ran.latencies_ms, sum(row.flickers for row in found.rows)
+    console.print(
+        f"cost ${found.cost_usd}; latency p50 {took[len(took) // 2]} ms, p99 {took[len(took) * 99 // 100]} ms; "
+        f"{flickering} of {len(found.rows)} flicker; regime {found.regime[:16]}"
+    )
+    for flip in compared.flips:
+        console.print(Text(f"newly {'right' if flip.better else 'wrong'}: {flip.row.id}"))
+    for block in compared.blocks:
+        console.print(Text(f"blocks: {block}", "bold red"))
+    console.print(Text("passed", "green") if not compared.blocks else Text("not passed", "bold red"))
+
+
+def _fields(found: "Result") -> Table:
+    table = Table("field", title="as expected")
+    for column in ("right", "of", "share", "95 % interval"):
+        table.add_column(column, justify="right")
+    for name, share in found.fields().items():
+        low, high = share.interval
+        table.add_row(name, str(share.right), str(share.of), f"{share.value:.1%}", f"{low:.1%} to {high:.1%}")
+    return table
+
+
+def _confusion(field: str, confused: list[tuple[str, str, int]]) -> Table:
+    table = Table("expected", "got", title=f"{field} taken for another")
+    table.add_column("times", justify="right")
+    for expected, got, count in confused[:_SHOWN_MAX]:
+        table.add_row(expected, got, str(count))
+    if len(confused) > _SHOWN_MAX:
+        table.caption = f"and {len(confused) - _SHOWN_MAX} more: --json"
+    return table
+
+
+def _verdicts(found: "Result") -> Table:
+    table = Table("verdict", title="what the rules make of it")
+    for column in ("answers", "of all", "right in every field"):
+        table.add_column(column, justify="right")
+    everything = sum(share.of for share in found.verdicts().values())
+    for name, share in found.verdicts().items():
+        table.add_row(name, str(share.of), f"{share.of / everything:.1%}", f"{share.value:.1%}")
+    return table
+
+
+def _worst(worst: list[tuple["Row", "Answered"]], texts: dict[str, str]) -> Table:
+    table = Table("id", "text", "expected", "got", title="wrong, the surest first")
+    table.add_column("sure", justify="right")
+    for row, answer in worst[:_SHOWN_MAX]:
+        table.add_row(row.id, texts[row.id][:70], _said(row.expected), _said(answer.got), f"{answer.confidence:.2f}")
+    return table
+
+
+def _said(fields: Mapping[str, object]) -> str:
+    return "\n".join(f"{name} {value}" for name, value in fields.items())
