@@ -41,13 +41,16 @@ class Mischief:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
+    copies_min: int = 1
     copies_max: int = 1
-    """Each event is sent so often at most, under changing invocation ids."""
+    """Each event is sent so often, under changing invocation ids."""
     shuffled_percent: float = 0.0
     """The share of events that comes late, and so out of order."""
     shuffled_seconds: float = 2.0
     forged_percent: float = 0.0
     stale_percent: float = 0.0
+    straggling_percent: float = 0.0
+    """The share of events that are not sent before the stragglers are let go."""
     trigger_percent: float = 0.0
     """The share of updates told by a trigger's body instead of event subscriptions."""
     dropped_percent: float = 0.0
@@ -123,6 +126,7 @@ class Sender:
         self._clock = clock
         self._random = random
         self._queue: list[tuple[float, int, Delivery]] = []
+        self._stragglers: list[Delivery] = []
         self._ordinal = 0
         self._wake = asyncio.Event()
         for delivery in pending:
@@ -138,10 +142,11 @@ class Sender:
                 self.counts["dropped"] += 1
                 self.dropped.append(Dropped(event_id, ticket.id, str(orjson.loads(body).get("type", "trigger"))))
                 continue
+            straggles = self._chance(self.mischief.straggling_percent)
             late = self._chance(self.mischief.shuffled_percent)
-            for copy in range(self._random.randint(1, self.mischief.copies_max)):
+            for copy in range(self._random.randint(self.mischief.copies_min, self.mischief.copies_max)):
                 delay = self._random.uniform(0, self.mischief.shuffled_seconds) if late or copy else 0.0
-                self._plan("duplicate" if copy else "genuine", event_id, ticket.id, body, delay)
+                self._plan("duplicate" if copy else "genuine", event_id, ticket.id, body, delay, straggles=straggles)
             if self._chance(self.mischief.forged_percent):
                 self._plan("forged", event_id, ticket.id, body.replace(b'"id":', b'"id": ', 1), 0.0)
             if self._chance(self.mischief.stale_percent):
@@ -156,24 +161,44 @@ class Sender:
     def idle(self) -> bool:
         return all(delivery.done for delivery in self.deliveries.values())
 
+    def let_stragglers_go(self) -> int:
+        """Send now what was kept back, and keep nothing back from now on; how many deliveries that is."""
+        self.mischief.straggling_percent = 0.0
+        stragglers, self._stragglers = self._stragglers, []
+        for delivery in stragglers:
+            self._push(delivery, 0.0)
+        return len(stragglers)
+
     async def run(self) -> None:
         """Send until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(self._work())
 
-    def _plan(self, kind: Kind, event_id: str, ticket_id: int, body: bytes, delay_seconds: float) -> None:
+    def _plan(
+        self,
+        kind: Kind,
+        event_id: str,
+        ticket_id: int,
+        body: bytes,
+        delay_seconds: float,
+        *,
+        straggles: bool = False,
+    ) -> None:
         stale = self._clock() - timedelta(hours=25) if kind == "stale" else None
         invocation = str(UUID(int=self._random.getrandbits(128), version=4))
         delivery = Delivery(
             invocation_id=invocation, event_id=event_id, ticket_id=ticket_id, kind=kind, signed_at=stale, body=body
         )
-        self._add(delivery, delay_seconds)
+        self._add(delivery, delay_seconds, straggles=straggles)
 
-    def _add(self, delivery: Delivery, delay_seconds: float) -> None:
+    def _add(self, delivery: Delivery, delay_seconds: float, *, straggles: bool = False) -> None:
         self.deliveries[delivery.invocation_id] = delivery
         self.counts[delivery.kind] += 1
-        self._push(delivery, delay_seconds)
+        if straggles:
+            self._stragglers.append(delivery)
+        else:
+            self._push(delivery, delay_seconds)
         while len(self.deliveries) > KEPT_MAX and next(iter(self.deliveries.values())).done:
             self.deliveries.popitem(last=False)
 

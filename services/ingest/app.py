@@ -40,7 +40,7 @@ from services.runtime.kafka_clients import RECORD_BYTES_MAX, Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, connect
-from services.runtime.process import SHIPPED, ProcessInvalidError, load
+from services.runtime.process import ProcessInvalidError, load_all
 from services.runtime.relay import Relay
 from services.runtime.service import Part, serve
 from services.runtime.stop import Stop, Wake
@@ -114,21 +114,17 @@ def outside_of(door: OpenDoor, client: httpx.AsyncClient) -> Outside:
 
 def open_doors(settings: Settings) -> list[OpenDoor]:
     """Every door of every process. Raises ProcessInvalidError, MissingSettingError."""
-    doors = []
-    for name in settings.process_names:
-        mounted = settings.processes_folder
-        process = load(name, mounted if mounted is not None and (mounted / name).is_dir() else SHIPPED)
-        doors += [
-            OpenDoor(
-                process=process.name,
-                name=door_name,
-                settings=door,
-                secrets=secrets_of(door),
-                connector=connector_of(door.connector, settings),
-            )
-            for door_name, door in process.settings.doors.items()
-        ]
-    return doors
+    return [
+        OpenDoor(
+            process=process.name,
+            name=name,
+            settings=door,
+            secrets=secrets_of(door),
+            connector=connector_of(door.connector, settings),
+        )
+        for process in load_all(settings).values()
+        for name, door in process.settings.doors.items()
+    ]
 
 
 def tracing(*, exported: bool) -> Trace:

@@ -312,13 +312,14 @@ def case_id_of(process: str, door: str, object_id: str) -> str:
 
 
 def load_all(settings: RuntimeSettings) -> dict[str, Process]:
-    """The processes that a service works for, by name. Raises ProcessInvalidError."""
-    root = settings.processes_folder or SHIPPED
+    """The processes that a service works for, by name: mounted, or else shipped. Raises ProcessInvalidError."""
     try:
         overrides = tomllib.loads(settings.process_overrides)
     except tomllib.TOMLDecodeError as error:
         raise ProcessInvalidError(f"NIGHTSHIFT_PROCESS_OVERRIDES is no TOML: {error}") from error
-    return {name: load(name, root, overrides.get(name, {})) for name in settings.process_names}
+    own = settings.processes_folder
+    roots = {name: own if own is not None and (own / name).is_dir() else SHIPPED for name in settings.process_names}
+    return {name: load(name, root, overrides.get(name, {})) for name, root in roots.items()}
 
 
 def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = None) -> Process:

@@ -90,6 +90,19 @@ async def test_copies_have_invocation_ids_of_their_own_and_equal_bodies() -> Non
     assert set(copies.values()) == {1, 2, 3}
 
 
+async def test_stragglers_stay_pending_until_they_are_let_go_and_then_nothing_straggles() -> None:
+    async with sending(accepted, Mischief(copies_min=2, copies_max=2, straggling_percent=100)) as (zendesk, sender):
+        tickets(zendesk, 20)
+        assert sender.counts["answered_202"] == 0
+
+        let_go = sender.let_stragglers_go()
+        tickets(zendesk, 20)
+        await finished(sender)
+
+    assert let_go == 40
+    assert sender.counts["answered_202"] == 80
+
+
 async def test_forged_and_stale_deliveries_are_refused_by_an_honest_check() -> None:
     async with sending(accepted, Mischief(forged_percent=50, stale_percent=50)) as (zendesk, sender):
         tickets(zendesk, 40)
