@@ -70,8 +70,9 @@ WHERE t.case_id = p.case_id AND t.kind = p.kind AND t.token = p.token AND t.stat
 """
 _STILL_OURS = "SELECT 1 FROM tasks WHERE case_id = $1 AND kind = $2 AND token = $3 AND state = 'open' FOR UPDATE"
 _OLDEST = """
-SELECT extract(epoch FROM clock_timestamp() - min(available_at))::float8 FROM tasks
-WHERE process = $1 AND kind = $2 AND state = 'open' AND available_at <= clock_timestamp()
+SELECT extract(epoch FROM clock_timestamp() - min(t.available_at))::float8 FROM tasks t
+WHERE t.process = $1 AND t.kind = $2 AND t.state = 'open' AND t.available_at <= clock_timestamp()
+  AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = t.case_id AND d.redriven_at IS NULL)
 """
 
 

@@ -171,6 +171,19 @@ async def test_work_that_fails_for_good_becomes_a_dead_letter_and_blocks_its_cas
     assert await rows(database, "SELECT headers->>'ce_type' FROM outbox") == [("dead_letter.raised.v1",)]
 
 
+@pytest.mark.usefixtures("running")
+async def test_what_waits_behind_a_dead_letter_does_not_make_a_service_unhealthy(database: Database) -> None:
+    reading, proposing = worker_of(database, Ledger()), worker_of(database, Ledger(), poison)
+    reading.kind = "read"
+    await want(database, wanted("c", "1"))
+    await proposing.step()
+    await want(database, replace(wanted("c", "1"), kind="read"))
+    await leases_expire(database)
+
+    assert await reading.step() == 0
+    assert await reading.oldest_claimable_seconds() == 0.0
+
+
 async def poison(claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
     return [PermanentError("bad", "it is bad") for _ in claims]
 
