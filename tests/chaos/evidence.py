@@ -98,6 +98,8 @@ class Evidence:
     log: Log
     ours: Ours
     """What our side says of its cases, and what is not done yet."""
+    older: frozenset[int]
+    """Tickets from before the door's start."""
     replies_per_ticket_max: int
     live: str
     """Digest of the projections as they were."""

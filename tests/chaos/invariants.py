@@ -24,8 +24,11 @@ def every_accepted_webhook_is_in_the_log_exactly_once(found: Evidence) -> list[s
 
 
 def every_case_ended_or_waits_with_a_reason(found: Evidence) -> list[str]:
-    """Answered, handed over, left to a person, skipped by one, gone; or held, with a reason that people can read."""
-    everybody = Script(tickets={"any": tuple(found.books.per_ticket)})
+    """Answered, handed over, left to a person, skipped by one, gone; or held, with a reason that people can read.
+
+    Of tickets from before the door's start nothing is asked but that they are left alone.
+    """
+    everybody = Script(tickets={"any": tuple(found.books.per_ticket.keys() - found.older)})
     return unanswered(everybody, found.books, found.ours)
 
 
@@ -62,6 +65,13 @@ def no_effect_without_a_decision(found: Evidence) -> list[str]:
         f"{attempt.case_id}: public, though decided {'/'.join(sorted(by))} (key {attempt.effect_key})"
         for attempt in found.log.attempts
         if attempt.public and (by := allowed[attempt.effect_key]) and not by & _ALLOWS_PUBLIC
+    ]
+
+
+def what_is_older_than_the_door_is_left_alone(found: Evidence) -> list[str]:
+    """Recorded, and nothing is written to it."""
+    return [
+        f"ticket {write.ticket_id}: change {write.audit_id}" for write in found.writes if write.ticket_id in found.older
     ]
 
 
@@ -114,6 +124,7 @@ INVARIANTS: Sequence[Invariant] = (
     every_case_ended_or_waits_with_a_reason,
     no_comment_is_answered_twice,
     no_effect_without_a_decision,
+    what_is_older_than_the_door_is_left_alone,
     no_effect_under_an_older_switch,
     order_is_kept_within_every_case,
     no_limit_is_passed,

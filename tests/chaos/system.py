@@ -160,6 +160,8 @@ class System:
     client: httpx.AsyncClient
     figures: Figures
     group: asyncio.TaskGroup
+    older: frozenset[int] = frozenset()
+    """Tickets from before the door's start."""
     _recovering: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     @property
@@ -289,6 +291,7 @@ class System:
             writes=_writes(self.world),
             log=log,
             ours=side,
+            older=self.older,
             replies_per_ticket_max=load(PROCESS, SHIPPED).settings.limits.effects_per_case_hour,
             live=rebuilt.before,
             rebuilt=rebuilt.after,

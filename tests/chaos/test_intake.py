@@ -2,15 +2,16 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from nightshift.demo.play import PROCESS
 from nightshift.world.deliveries import Mischief
 from nightshift.world.model import AGENT_ID
 from services.ingest.domain.delivery import delivery_id_of
 from services.runtime.process import SHIPPED, load
-from tests.chaos import invariants
 from tests.chaos.conftest import Chaos
-from tests.chaos.system import LOOK_SECONDS, Plan, System
+from tests.chaos.system import Plan, System
+from tests.waiting import until
 
 FOUND_SECONDS_MAX = 120.0
 OFTEN = {
@@ -21,11 +22,12 @@ OFTEN = {
 """An hour's comparison in seconds; webhooks are shuffled by less than the grace."""
 PATIENT = OFTEN | {"NIGHTSHIFT_RECONCILE_GRACE_SECONDS": "40"}
 """Three thousand webhooks at once need longer on their way."""
-_BEGUN = "SELECT count(*) FROM ingest.reconciled_doors"
-_TAKEN_IN = "SELECT count(*) FROM ingest.seen WHERE delivery = ANY($1::uuid[])"
+_BEGUN = "SELECT 1 FROM ingest.reconciled_doors"
+_TAKEN_IN = "SELECT count(*) FROM ingest.seen WHERE delivery = ANY($1::uuid[]) HAVING count(*) >= $2"
 _MARKED = """
 SELECT sum((row ->> 'missing')::integer) FROM reporter.projections WHERE kind = 'intake' AND state = 'backfilled'
 """
+_ALL_MARKED = f"{_MARKED} HAVING sum((row ->> 'missing')::integer) >= $1"
 _NOT_MENDED = "SELECT count(*) FROM reporter.projections WHERE kind = 'intake' AND state IN ('missing', 'unknown')"
 
 
@@ -36,7 +38,7 @@ async def test_a_thousandth_of_the_webhooks_is_lost_found_and_taken_in_late(chao
     async with chaos.system(plan) as system, asyncio.TaskGroup() as group:
         system.world.api.lag_seconds, system.world.api.lists_per_minute = 1, 100_000
         playing = group.create_task(system.play(tickets, tickets * 0.2))
-        await until(system, _BEGUN, 1)
+        await comes_true(system, _BEGUN)
         system.world.sender.mischief.dropped_percent = percent
         await playing
         system.world.sender.mischief.dropped_percent = 0
@@ -44,8 +46,8 @@ async def test_a_thousandth_of_the_webhooks_is_lost_found_and_taken_in_late(chao
         assert lost, "the night is long enough"
         deliveries = [delivery_id_of(PROCESS, "zendesk", f"audit:{audit}") for audit in lost]
         began = asyncio.get_running_loop().time()
-        await until(system, _TAKEN_IN, len(lost), deliveries)
-        await until(system, _MARKED, len(lost))
+        await comes_true(system, _TAKEN_IN, deliveries, len(lost))
+        await comes_true(system, _ALL_MARKED, len(lost))
         chaos.figures.notes["webhooks dropped"] = len(system.world.sender.dropped)
         chaos.figures.notes["updates missed"] = len(lost)
         chaos.figures.notes["seconds until the last was in"] = asyncio.get_running_loop().time() - began
@@ -66,27 +68,23 @@ async def test_connecting_to_a_help_desk_of_open_tickets_sends_nothing(chaos: Ch
         system.clock.ahead = timedelta(days=-3)
         people = [zendesk.add_customer(f"Old {n}", f"old{n}@example.com") for n in range(old)]
         tickets = [zendesk.create(person.id, "Order", "Where is my order?") for person in people]
+        system.older = frozenset(ticket.id for ticket in tickets)
         system.clock.ahead = timedelta()
         sender.mischief.dropped_percent = 0
         await system.play(new, 2.0)
-        await until(system, _BEGUN, 1)
+        await comes_true(system, _BEGUN)
         for number, ticket in enumerate(tickets):  # a macro: for some of them no webhook comes
             sender.mischief.dropped_percent = 100 if number < lost else 0
             zendesk.update(ticket.id, {"additional_tags": ["winter"]}, actor_id=AGENT_ID)
         sender.mischief.dropped_percent = 0
         deliveries = [delivery_id_of(PROCESS, "zendesk", f"audit:{ticket.audits[-1].id}") for ticket in tickets[:lost]]
-        await until(system, _TAKEN_IN, lost, deliveries)
-        await until(system, _MARKED, lost)
+        await comes_true(system, _TAKEN_IN, deliveries, lost)
+        await comes_true(system, _ALL_MARKED, lost)
         async with system.operator() as connection:
             assert await connection.fetchval(_MARKED) == lost, "what came is not missed"
-        await system.settle()
-        found = await system.evidence()
+        found = await system.judge()
 
-    assert invariants.nothing_waits_for_ever(found) == []
-    oldest = {ticket.id for ticket in tickets}
-    assert [write for write in found.writes if write.ticket_id in oldest] == []
-    assert {write.ticket_id for write in found.writes} != set(), "the new ones are answered"
-    chaos.figures.cases = len(found.books.per_ticket)
+    assert found.writes, "the new ones are answered"
 
 
 def missing_updates(system: System) -> set[int]:
@@ -102,8 +100,7 @@ def missing_updates(system: System) -> set[int]:
     return {told_by[one.event_id] for one in system.world.sender.dropped if one.type.rpartition(".")[2] in compared}
 
 
-async def until(system: System, sql: str, wanted: int, *arguments: object) -> None:
-    """Raises TimeoutError where the count is not reached in time."""
-    async with asyncio.timeout(FOUND_SECONDS_MAX), system.operator() as connection:
-        while (await connection.fetchval(sql, *arguments) or 0) < wanted:
-            await asyncio.sleep(LOOK_SECONDS)
+async def comes_true(system: System, sql: str, *arguments: object) -> None:
+    """Once the query answers with a row."""
+    async with system.operator() as connection:
+        await until(partial(connection.fetchval, sql, *arguments), seconds=FOUND_SECONDS_MAX)

@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,8 +13,8 @@ from nightshift.reach import process_named
 from nightshift.world.deliveries import signature
 from services.runtime.postgres import Connection
 from tests.e2e.conftest import RunningDemo, nightshift, nightshift_alone, typed
-from tests.e2e.waiting import until
 from tests.readme import from_readme
+from tests.waiting import until
 
 _RESOLVED = """
 SELECT 1 FROM reporter.event_log WHERE type = 'approval.resolved.v1'
@@ -102,8 +103,8 @@ async def test_an_approved_answer_is_carried_out_and_a_denied_one_is_not(
     night.answer("approve", yes["approval_id"])
     night.answer("deny", no["approval_id"], "--reason", "not this one")
 
-    await until(operator, _RESOLVED, yes["approval_id"], "approved")
-    await until(operator, _RESOLVED, no["approval_id"], "denied")
+    await until(partial(operator.fetchval, _RESOLVED, yes["approval_id"], "approved"))
+    await until(partial(operator.fetchval, _RESOLVED, no["approval_id"], "denied"))
 
 
 def test_an_approval_that_nobody_asked_for_is_one_line_with_the_mend(night: RunningDemo) -> None:
@@ -120,14 +121,14 @@ async def test_a_dead_letter_is_listed_and_tried_again_when_ordered(night: Runni
     assert letter is not None
     letter_id = str(letter["dead_letter_id"])
     listed = "SELECT 1 FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1"
-    await until(operator, listed, letter_id)
+    await until(partial(operator.fetchval, listed, letter_id))
     assert letter_id in {row["dead_letter_id"] for row in night.answer("dead-letters")}
 
     ordered = typed(from_readme("nightshift redrive ID").replace("ID", letter_id[:8]), night.state)
 
     assert "of ingest will be tried again" in ordered.stdout, ordered.stderr
     again = "SELECT 1 FROM ingest.dead_letters WHERE dead_letter_id::text = $1 AND attempts > $2"
-    await until(operator, again, letter_id, letter["attempts"])
+    await until(partial(operator.fetchval, again, letter_id, letter["attempts"]))
 
 
 async def letter_that_nobody_can_read(night: RunningDemo, operator: Connection) -> str:
@@ -136,7 +137,9 @@ async def letter_that_nobody_can_read(night: RunningDemo, operator: Connection) 
     _deliver_what_nobody_can_read(night, str(uuid4()))
     newest = "SELECT dead_letter_id::text FROM ingest.dead_letters WHERE dead_letter_id <> ALL($1)"
     letter: str = await operator.fetchval(newest, known)
-    await until(operator, "SELECT 1 FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1", letter)
+    await until(
+        partial(operator.fetchval, "SELECT 1 FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1", letter)
+    )
     return letter
 
 
@@ -151,12 +154,12 @@ async def test_all_that_failed_alike_is_tried_again_at_once(night: RunningDemo, 
     assert "dead letters will be tried again" in ordered.stdout, ordered.stderr
     for letter in letters:
         again = "SELECT 1 FROM ingest.dead_letters WHERE dead_letter_id::text = $1 AND attempts > $2"
-        await until(operator, again, letter, before[letter])
+        await until(partial(operator.fetchval, again, letter, before[letter]))
         open_again = (
             "SELECT 1 FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1 AND state = 'open' "
             "AND (row->>'attempts')::int > $2"
         )
-        await until(operator, open_again, letter, before[letter])
+        await until(partial(operator.fetchval, open_again, letter, before[letter]))
 
 
 async def test_a_skipped_dead_letter_is_gone_from_the_list_and_told_with_its_reason(
@@ -169,7 +172,7 @@ async def test_a_skipped_dead_letter_is_gone_from_the_list_and_told_with_its_rea
 
     assert "will not be done" in skipped.stdout, skipped.stderr
     ended = "SELECT row->>'case_id' FROM reporter.projections WHERE kind = 'dead_letter' AND key = $1 AND state = $2"
-    await until(operator, ended, letter, "skipped")
+    await until(partial(operator.fetchval, ended, letter, "skipped"))
     told = night.answer("case", await operator.fetchval(ended, letter, "skipped"))
     assert any("ended it undone: its sender was a test" in line["sentence"] for line in told["lines"])
     assert letter not in {row["dead_letter_id"] for row in night.answer("dead-letters")}
@@ -178,7 +181,7 @@ async def test_a_skipped_dead_letter_is_gone_from_the_list_and_told_with_its_rea
 async def test_a_cause_is_listed_and_acknowledged(night: RunningDemo, operator: Connection) -> None:
     letter = await letter_that_nobody_can_read(night, operator)
     (cause,) = {row["cause"] for row in night.answer("dead-letters") if row["dead_letter_id"] == letter}
-    await until(operator, "SELECT 1 FROM reporter.causes WHERE cause = $1 AND count > 0", cause)
+    await until(partial(operator.fetchval, "SELECT 1 FROM reporter.causes WHERE cause = $1 AND count > 0", cause))
     assert cause in typed(from_readme("nightshift causes"), night.state).stdout
 
     said = typed(from_readme("nightshift acknowledge CAUSE").replace("CAUSE", cause[:8]), night.state)
@@ -186,7 +189,7 @@ async def test_a_cause_is_listed_and_acknowledged(night: RunningDemo, operator: 
     assert "yours now" in said.stdout, said.stderr
     (row,) = [row for row in night.answer("causes") if row["cause"] == cause]
     assert row["acknowledged_by"]
-    await until(operator, "SELECT 1 FROM reporter.event_log WHERE type = 'cause.acknowledged.v1'")
+    await until(partial(operator.fetchval, "SELECT 1 FROM reporter.event_log WHERE type = 'cause.acknowledged.v1'"))
 
 
 @pytest.mark.parametrize("words", [("redrive",), ("redrive", "1", "--cause", "2"), ("acknowledge", "ffffffff")])

@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import time
+from functools import partial
 
 import httpx
 import pytest
@@ -21,9 +22,9 @@ from tests.e2e.conftest import (
     nightshift,
     started,
 )
-from tests.e2e.waiting import until
 from tests.readme import from_readme
 from tests.stacks import Real, Stack
+from tests.waiting import until
 
 TICKETS = 6
 PAUSED_SECONDS = 2.5
@@ -61,8 +62,8 @@ async def test_the_switch_stops_effects_at_once_without_the_broker_and_none_is_c
         for number in range(TICKETS):
             form = {"email": f"new{number}@example.com", "subject": "Parcel", "body": "Where is my parcel? Thank you."}
             await world.post("/new", data=form)
-        await until(operator, f"{_WAITING} AND attempt > 0 HAVING count(*) > 0", began)
-        await until(operator, f"{_WAITING} HAVING count(*) >= {TICKETS}", began)
+        await until(partial(operator.fetchval, f"{_WAITING} AND attempt > 0 HAVING count(*) > 0", began))
+        await until(partial(operator.fetchval, f"{_WAITING} HAVING count(*) >= {TICKETS}", began))
 
         with night.broker_hangs():
             paused_at = await switch(operator, "support", paused=True, reason="a test")
@@ -73,7 +74,7 @@ async def test_the_switch_stops_effects_at_once_without_the_broker_and_none_is_c
                 assert await operator.fetchval(_LATER_COUNT, paused_at) == attempts_before == 0
             await switch(operator, "support", paused=False, reason="the test is over")
             generation = await operator.fetchval("SELECT generation FROM control.switches WHERE process = 'support'")
-            await until(operator, f"{_REACHED} HAVING count(*) >= {TICKETS}", began, generation)
+            await until(partial(operator.fetchval, f"{_REACHED} HAVING count(*) >= {TICKETS}", began, generation))
 
     generations = [row[0] for row in await operator.fetch(_LATER_ATTEMPTS, paused_at)]
     assert generations

@@ -92,6 +92,7 @@ GOOD = Evidence(
     writes=[Write(ANSWERED, 51, "reply-key", public=True), Write(HELD, 52, "note-key", public=False)],
     log=LOG,
     ours=OURS,
+    older=frozenset(),
     replies_per_ticket_max=4,
     live="same",
     rebuilt="same",
@@ -161,6 +162,11 @@ DOCTORED: dict[str, tuple[Callable[[], Evidence], str, str]] = {
         lambda: log(planned=[Planned("hold", ("reply-key",)), LOG.planned[1]]),
         "no effect without a decision",
         "support:zendesk:1: public, though decided hold",
+    ),
+    "a ticket from before the start is written to": (
+        lambda: replace(GOOD, older=frozenset({HELD})),
+        "what is older than the door is left alone",
+        "ticket 2: change 52",
     ),
     "an effect was claimed under what the switch was before": (
         lambda: log(attempts=[replace(REPLY, generation=1), NOTE]),
