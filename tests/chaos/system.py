@@ -192,6 +192,11 @@ class System:
             while self.world.progress["state"] == "playing":
                 await asyncio.sleep(LOOK_SECONDS)
 
+    async def nights(self, over: asyncio.Event, tickets: int, seconds: float) -> None:
+        """Play one night after the other until it is over."""
+        while not over.is_set():
+            await self.play(tickets, seconds)
+
     def kill(self, *names: str) -> None:
         """`kill -9` those that live, all at once. Each is started again; how long until it is ready is measured."""
         for name in names:
