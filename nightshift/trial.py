@@ -18,6 +18,7 @@ from nightshift import MendableError
 from services.actor.handlers.judge import Judgment, Question, judge
 from services.classifier.app import provider_of
 from services.classifier.config import Settings
+from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model
 from services.classifier.handlers.read_facts import facts_json, read_facts
 from services.classifier.outbound.desk import KnowledgeDesk
@@ -164,7 +165,7 @@ def provider_named(process: Process, model: str | None) -> Provider:
     settings = Settings(database_url="", kafka_bootstrap="")
     try:
         return provider_of(model or settings.model or process.settings.model.default, process, settings)
-    except (ProcessInvalidError, MissingSettingError) as error:
+    except (ProcessInvalidError, MissingSettingError, PricesInvalidError) as error:
         raise MendableError(str(error)) from error
 
 

@@ -12,6 +12,7 @@ NEWEST: tuple[type[Fact], ...] = (
     proposals.FactsRead,
     proposals.ProposalMade,
     proposals.ProposalFailed,
+    proposals.BudgetExhausted,
     decisions.DecisionMade,
     decisions.ApprovalRequested,
     decisions.ApprovalResolved,

@@ -1,9 +1,10 @@
 """`nightshift.proposals`, written by the classifier: what was read and what the model suggests."""
 
 from decimal import Decimal
-from typing import ClassVar
+from typing import ClassVar, Literal
+from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from contracts import topics
 from contracts.base import Contract, Fact, Json
@@ -87,3 +88,33 @@ class ProposalFailed(Fact):
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: Decimal = Decimal(0)
+
+
+class BudgetExhausted(Fact):
+    """A ceiling on what models may cost is reached: what needs a model waits. Said once a day, or once of a total.
+
+    The subject is no case: `<process>:budget-<day>`, `<process>:budget-total`.
+    """
+
+    TYPE: ClassVar[str] = "budget.exhausted.v1"
+    TOPIC: ClassVar[str] = topics.PROPOSALS
+
+    period: Literal["day", "total"]
+    """A UTC day, or all days together."""
+    unit: Literal["tokens", "usd"]
+    ceiling: Decimal
+    spent: Decimal
+    """Of the period; a call that was never settled counts for the most it can take."""
+    reserved: Decimal
+    """By calls that were under way, beside what was spent."""
+    asked: Decimal
+    """The most that the call could have taken which did not fit any more."""
+    asked_by: str
+    """The case of that call."""
+    asked_run: UUID
+    model: str
+    dearest: str
+    """The case that took most of the period."""
+    dearest_spent: Decimal
+    until: AwareDatetime | None
+    """When work goes on; none where only a higher ceiling lets it."""

@@ -30,6 +30,7 @@ from services.actor.handlers.proposal_made import ALREADY
 from services.classifier.app import provider_of
 from services.classifier.config import Settings
 from services.classifier.domain import knowledge
+from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
 from services.classifier.handlers.read_facts import facts_json
 from services.classifier.outbound.desk import KnowledgeDesk
@@ -251,7 +252,7 @@ def _models(processes: Mapping[str, Process], name: str | None, settings: Settin
             process.name: (provider_of(name, process, settings), KnowledgeDesk(process))
             for process in processes.values()
         }
-    except (ProcessInvalidError, MissingSettingError) as error:
+    except (ProcessInvalidError, MissingSettingError, PricesInvalidError) as error:
         raise MendableError(str(error)) from error
 
 

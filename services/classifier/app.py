@@ -14,10 +14,11 @@ from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
+from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.outbound.doors import PacedReads
 from services.classifier.outbound.nearest import NAME, Nearest
-from services.classifier.ports import Provider
+from services.classifier.ports import Budget, Provider
 from services.runtime import outside, service, telemetry
 from services.runtime.config import MissingSettingError
 from services.runtime.figures import Figures
@@ -48,10 +49,15 @@ async def run() -> None:
     async with connect(settings.database_url, schema="classifier") as database, http_transport.client() as client:
         publishing, producer = Wake(), Producer()
         relay = Relay(database, "classifier", producer, publishing)
+        providers = {
+            process.name: provider_of(settings.model or process.settings.model.default, process, settings)
+            for process in processes.values()
+        }
+        budgets = {name: PostgresBudget(database, processes[name], model.name) for name, model in providers.items()}
         workers = [
             worker
-            for process in processes.values()
-            for worker in _workers(process, settings, database, client, publishing)
+            for name, process in processes.items()
+            for worker in _workers(process, providers[name], budgets[name], settings, database, client, publishing)
         ]
         inbox = Inbox(database, "classifier", handlers(processes))
         link = Link(
@@ -81,6 +87,7 @@ async def run() -> None:
                 figures.run,
                 lag.run,
                 making_months(database, ["classifier.outbox"]),
+                *(budget.run for budget in budgets.values()),
                 *(worker.run for worker in workers),
             ],
             grace_seconds=settings.grace_seconds,
@@ -88,7 +95,7 @@ async def run() -> None:
 
 
 def provider_of(name: str, process: Process, settings: Settings) -> Provider:
-    """`nearest` or `claude:<model>`. Raises ProcessInvalidError, UnknownPriceError, MissingSettingError."""
+    """`nearest` or `claude:<model>`. Raises ProcessInvalidError, PricesInvalidError, MissingSettingError."""
     if name == NAME:
         return Nearest(process)
     vendor, _, model = name.partition(":")
@@ -105,15 +112,21 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
         api_key=settings.anthropic_api_key.get_secret_value(),
         base_url=settings.anthropic_url,
         timeout_seconds=process.settings.model.timeout_seconds,
+        own_prices=settings.prices,
     )
 
 
 def _workers(
-    process: Process, settings: Settings, database: Database, client: httpx.AsyncClient, publishing: Wake
+    process: Process,
+    provider: Provider,
+    budget: Budget,
+    settings: Settings,
+    database: Database,
+    client: httpx.AsyncClient,
+    publishing: Wake,
 ) -> list[Worker]:
     """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
     desk = KnowledgeDesk(process)
-    provider = provider_of(settings.model or process.settings.model.default, process, settings)
     count_from_zero(provider.name)
     doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
     proposing = Proposing(
@@ -124,6 +137,7 @@ def _workers(
         doors=doors,
         sources={name: outside.source(source, client) for name, source in process.settings.sources.items()},
         asks_at_once=asyncio.Semaphore(settings.asks_at_once),
+        budget=budget,
     )
     reading = ReadHinted(
         database=database, process=process, doors=doors, reads_at_once=asyncio.Semaphore(settings.asks_at_once)

@@ -14,3 +14,5 @@ class Settings(RuntimeSettings):
     anthropic_url: str | None = None
     asks_at_once: int = Field(default=16, gt=0)
     """Questions that are under way side by side."""
+    prices: str | None = None
+    """A price list of your own, of the form of prices.toml; what it says of a model goes before what is shipped."""

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
+from uuid import UUID
 
 from contracts.base import Contract
 from contracts.decision import Facts
 from contracts.events.proposals import MadeFrom
-from contracts.failures import PermanentError
+from contracts.failures import LaterError, PermanentError
 from contracts.knowledge import Passage, Question
 from contracts.proposed import Proposed
+from services.runtime.tasks import Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +46,32 @@ class Answer:
     request_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What calls of a model take."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+
 class RefusedError(PermanentError):
     """The model will not answer this. `answer` says what the call took."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__("model_refused", f"{answer.model} refused to answer")
         self.answer = answer
+
+
+class AnswerLostError(LaterError):
+    """The call may have been answered, and may cost what it takes at most; nobody can tell."""
+
+
+class RunBudgetExhaustedError(PermanentError):
+    """The run has used up its ceiling: no further call fits below it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("run_budget_exhausted", message)
 
 
 class Provider(Protocol):
@@ -59,8 +81,41 @@ class Provider(Protocol):
     def name(self) -> str:
         """`nearest`, or `claude:` and the model."""
 
+    def worst_case(self, ask: Ask) -> Cost | None:
+        """The most that asking can take; none where it costs nothing."""
+
     async def propose(self, ask: Ask) -> Answer:
-        """Answer with JSON of the asked schema. Raises the failures of contracts.failures."""
+        """Answer with JSON of the asked schema. Raises the failures of contracts.failures, AnswerLostError."""
+
+
+class Purse(Protocol):
+    """The money of one piece of work: each call is reserved before it is made, and settled afterwards."""
+
+    @property
+    def taken(self) -> Cost | None:
+        """What the work's calls took so far, those of its earlier tries too; none before the first is reserved.
+
+        One that was not settled counts for the most it can take.
+        """
+
+    async def reserve(self, worst: Cost) -> UUID:
+        """Set aside the most that a call can take.
+
+        Raises RunBudgetExhaustedError, and LaterError where another ceiling forbids it, or calls under way do.
+        """
+        ...
+
+    async def settle(self, call: UUID, took: Cost) -> None:
+        """What the call took, once."""
+
+    async def lose(self, call: UUID) -> None:
+        """Nobody can tell what the call took: it counts for the most, and nobody waits for it."""
+
+
+class Budget(Protocol):
+    """The money of one process."""
+
+    def purse(self, claim: Claim) -> Purse: ...
 
 
 class Desk(Protocol):

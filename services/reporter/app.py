@@ -112,10 +112,11 @@ def teller_of(settings: ReporterSettings, database: Database) -> Teller:
         given = urls.get_secret_value().split()
         return AppriseMessenger(name, given) if given else None
 
-    tells = {name: loaded.settings.tell for name, loaded in process.load_all(settings).items()}
+    loaded = process.load_all(settings)
+    tells = {name: one.settings.tell for name, one in loaded.items()}
     held = {name: timedelta(minutes=tell.held_minutes) for name, tell in tells.items() if tell.held_minutes}
     return Teller(
-        PostgresCauses(database, held),
+        PostgresCauses(database, held, {name: one.settings.budget for name, one in loaded.items()}),
         {name: manner_of(tell) for name, tell in tells.items()},
         duty=messenger("NIGHTSHIFT_TELL_URLS", settings.tell_urls),
         escalation=messenger("NIGHTSHIFT_TELL_ESCALATION_URLS", settings.tell_escalation_urls),

@@ -7,13 +7,15 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import processes
 from contracts.base import Contract
@@ -115,6 +117,37 @@ class Evals(_Table):
     """By field of the proposal: this share of the evals has it right, or the model does not pass."""
 
 
+Period = Literal["run", "day", "total"]
+Unit = Literal["usd", "tokens"]
+PERIODS: tuple[Period, ...] = get_args(Period)
+"""One piece of work on one case; one UTC day; all days together."""
+
+
+class Ceilings(_Table):
+    """The most that the models of a process may take, in tokens (sent and answered) and in US dollars. None: no end."""
+
+    run_tokens_max: int | None = Field(default=None, gt=0)
+    run_usd_max: Decimal | None = Field(default=None, gt=0)
+    day_tokens_max: int | None = Field(default=None, gt=0)
+    day_usd_max: Decimal | None = Field(default=None, gt=0)
+    total_tokens_max: int | None = Field(default=None, gt=0)
+    total_usd_max: Decimal | None = Field(default=None, gt=0)
+
+    def of(self, period: Period, unit: Unit) -> Decimal | None:
+        """One of the six."""
+        ceiling: int | Decimal | None = getattr(self, f"{period}_{unit}_max")
+        return None if ceiling is None else Decimal(ceiling)
+
+    @model_validator(mode="after")
+    def _a_longer_period_may_take_no_less(self) -> Self:
+        for unit in get_args(Unit):
+            known = [(f"{period}_{unit}_max", ceiling) for period in PERIODS if (ceiling := self.of(period, unit))]
+            for (shorter, less), (longer, more) in pairwise(known):
+                if less > more:
+                    raise ValueError(f"{shorter} is above {longer} and would never count: lower it, or raise {longer}")
+        return self
+
+
 class Step(_Table):
     """One step; a folder below steps/."""
 
@@ -177,6 +210,7 @@ class Settings(_Table):
     limits: Limits = Limits()
     model: Model = Model()
     evals: Evals = Evals()
+    budget: Ceilings = Ceilings()
     steps: tuple[Step, ...]
     sla: Sla
     tell: Tell = Tell()

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, get_args
 
 import orjson
 
 from nightshift.demo.ours import Ours
 from nightshift.demo.outside import Books
 from services.runtime.postgres import Connection
+from services.runtime.process import Ceilings, Unit
 
 _EVENTS = """
 SELECT type, case_id, time, body FROM reporter.event_log WHERE type = ANY($1) ORDER BY position
@@ -25,6 +27,14 @@ _TYPES = (
     "process.resumed.v1",
 )
 _ROWS_AT_ONCE = 2000
+_SPENT = """
+SELECT 'run' AS period, sum(tokens_in + tokens_out) AS tokens, sum(cost_usd) AS usd
+FROM classifier.model_calls WHERE process = $1 GROUP BY run
+UNION ALL SELECT 'day', sum(tokens_in + tokens_out), sum(cost_usd)
+FROM classifier.model_calls WHERE process = $1 GROUP BY day
+UNION ALL SELECT 'total', sum(tokens_in + tokens_out), sum(cost_usd)
+FROM classifier.model_calls WHERE process = $1 HAVING count(*) > 0
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,17 @@ class Log:
     switched: Sequence[Switched] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What models took in one period that has a ceiling, reserved calls counted."""
+
+    process: str
+    period: str
+    unit: Unit
+    used: Decimal
+    ceiling: Decimal
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """Everything that the invariants are judged by."""
@@ -105,6 +126,17 @@ class Evidence:
     """Digest of the projections as they were."""
     rebuilt: str
     """Digest of the projections, rebuilt from the log."""
+    spent: Sequence[Spent] = ()
+
+
+async def read_spent(connection: Connection, process: str, ceilings: Ceilings) -> list[Spent]:
+    """By the calls themselves, not by the sums that the ceilings are held with."""
+    return [
+        Spent(process, row["period"], unit, row[unit], ceiling)
+        for row in await connection.fetch(_SPENT, process)
+        for unit in get_args(Unit)
+        if (ceiling := ceilings.of(row["period"], unit)) is not None
+    ]
 
 
 async def read_log(connection: Connection) -> Log:

@@ -107,6 +107,15 @@ def no_limit_is_passed(found: Evidence) -> list[str]:
     ]
 
 
+def no_ceiling_on_money_is_passed(found: Evidence) -> list[str]:
+    """By what models took and what is reserved for them, together."""
+    return [
+        f"{one.process}, {one.period}: {one.used} {one.unit} (ceiling {one.ceiling})"
+        for one in found.spent
+        if one.used > one.ceiling
+    ]
+
+
 def projections_equal_a_rebuild(found: Evidence) -> list[str]:
     """Byte for byte."""
     return [] if found.live == found.rebuilt else [f"live {found.live[:12]}, rebuilt {found.rebuilt[:12]}"]
@@ -128,6 +137,7 @@ INVARIANTS: Sequence[Invariant] = (
     no_effect_under_an_older_switch,
     order_is_kept_within_every_case,
     no_limit_is_passed,
+    no_ceiling_on_money_is_passed,
     projections_equal_a_rebuild,
     nothing_waits_for_ever,
 )

@@ -40,7 +40,7 @@ from services.runtime.migrate import SERVICES
 from services.runtime.postgres import UNAVAILABLE, Connection
 from services.runtime.process import SHIPPED, load
 from tests.chaos import invariants
-from tests.chaos.evidence import Evidence, Write, read_log
+from tests.chaos.evidence import Evidence, Write, read_log, read_spent
 from tests.chaos.figures import Figures
 from tests.chaos.proxy import Proxy, listening, through, to_broker, to_postgres
 from tests.fakes.world import served
@@ -286,6 +286,7 @@ class System:
         rebuilt = await rebuild_projections(self.admin_url, overrides=OVERRIDES + self.plan.overrides)
         async with self.operator() as connection:
             log = await read_log(connection)
+            spent = await read_spent(connection, PROCESS, load(PROCESS, SHIPPED).settings.budget)
             side = await ours.read(
                 connection, PROCESS, since=Before(0, _NO_TALLIES), delivered=list(self.door.accepted), pause=None
             )
@@ -300,6 +301,7 @@ class System:
             replies_per_ticket_max=load(PROCESS, SHIPPED).settings.limits.effects_per_case_hour,
             live=rebuilt.before,
             rebuilt=rebuilt.after,
+            spent=spent,
         )
 
     async def _busy(self) -> tuple[bool, int]:

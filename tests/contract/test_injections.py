@@ -55,6 +55,9 @@ class HonestModel:
 
     name: str = "honest"
 
+    def worst_case(self, ask: Ask) -> None:
+        del ask
+
     async def propose(self, ask: Ask) -> Answer:
         good = proposal(
             intent="get_refund",

@@ -69,6 +69,9 @@ class ObedientModel:
     name: str = "obedient"
     asked: list[Ask] = field(default_factory=list)
 
+    def worst_case(self, ask: Ask) -> None:
+        del ask
+
     async def propose(self, ask: Ask) -> Answer:
         self.asked.append(ask)
         text = obeys(self.demand, [passage.id for passage in ask.passages])

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -20,7 +21,8 @@ from contracts.knowledge import Question
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.inbound.kafka import handlers
-from services.classifier.ports import Answer, Ask, Provider
+from services.classifier.outbound.budget import PostgresBudget
+from services.classifier.ports import Answer, Ask, Cost, Provider
 from services.runtime.changes import seal_change
 from services.runtime.inbox import Inbox
 from services.runtime.postgres import Connection, Database, connect
@@ -40,15 +42,23 @@ class ScriptedModel:
     """Answers in turn; the last answer for ever."""
 
     name: str = "scripted"
+    worst: Cost | None = None
+    cost_usd: Decimal = Decimal(0)
     answers: list[str | Exception] = field(default_factory=lambda: [GOOD])
     asked: list[Ask] = field(default_factory=list)
+
+    def worst_case(self, ask: Ask) -> Cost | None:
+        del ask
+        return self.worst
 
     async def propose(self, ask: Ask) -> Answer:
         self.asked.append(ask)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return Answer(text=answer, model="scripted-1", tokens_in=100, tokens_out=10, latency_ms=5)
+        return Answer(
+            text=answer, model="scripted-1", tokens_in=100, tokens_out=10, cost_usd=self.cost_usd, latency_ms=5
+        )
 
 
 @dataclass
@@ -101,10 +111,11 @@ class Bench:
         self.reader = self.new_reader()
 
     def new_worker(self) -> Worker:
+        provider = self.provider or self.model
         proposing = Proposing(
             database=self.database,
             process=self.process,
-            provider=self.provider or self.model,
+            provider=provider,
             desk=PlainDesk(self.process),
             doors={"none": self.door or self.outside},
             sources={
@@ -112,6 +123,7 @@ class Bench:
                 "there": NoOutside(clock=lambda: self.outside.now, queries={"q": "[]"}),
             },
             asks_at_once=asyncio.Semaphore(4),
+            budget=PostgresBudget(self.database, self.process, provider.name),
         )
         return Worker(
             database=self.database,

@@ -19,6 +19,7 @@ from services.reporter.handlers.append import Appender, Projector
 from services.reporter.inbound.console import pages
 from services.reporter.inbound.console.session import Guard, Sessions
 from services.reporter.outbound import queries
+from services.reporter.outbound.causes import PostgresCauses
 from services.reporter.outbound.event_log import PostgresStore
 from services.reporter.outbound.gauges import Gauges
 from services.reporter.outbound.kill_switch import KillSwitch
@@ -26,7 +27,18 @@ from services.reporter.outbound.queries import Queries
 from services.runtime.health import HealthApp
 from services.runtime.postgres import Database, connect
 from tests.conftest import MigratedDatabase
-from tests.unit.reporter.night import POLICY, START, Story, hour_events, key_of, night, records, switch_events, tell
+from tests.unit.reporter.night import (
+    POLICY,
+    START,
+    Story,
+    budget_events,
+    hour_events,
+    key_of,
+    night,
+    records,
+    switch_events,
+    tell,
+)
 
 TOKEN = "a-token-of-some-length"
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -141,6 +153,15 @@ async def test_before_any_case_each_page_says_what_will_appear(site: Site, befor
     assert "No case stands there now" in await site.page("/cases?state=held")
     assert "Nothing waits for approval" in await site.page("/approvals")
     assert "No dead letters" in await site.page("/dead-letters")
+
+
+async def test_the_page_says_that_the_money_for_models_is_gone(site: Site) -> None:
+    await site.take(budget_events(datetime.now(UTC)))
+    await PostgresCauses(site.database, {}).count()
+    await site.sign_in()
+
+    assert "support has no money left for models" in await site.page("/")
+    assert "budget for models is used up" in await site.page("/dead-letters")
 
 
 async def test_an_unknown_case_is_not_found(site: Site) -> None:
@@ -265,7 +286,7 @@ async def test_status_tells_today_from_the_running_sums(site: Site) -> None:
     assert status.dead_letters_open == 1
     assert status.approvals_open == 2
     assert sum(status.cases.values()) == 23
-    assert len(status.errors) == 3
+    assert len(status.errors) == 5, "two of them say that a day's budget was used up"
     assert status.model_validate_json(status.model_dump_json()) == status
 
 

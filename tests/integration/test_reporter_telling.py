@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Literal
 
 import httpx
 import pytest
@@ -29,11 +31,11 @@ from services.reporter.outbound.messenger import AppriseMessenger
 from services.reporter.outbound.queries import Queries
 from services.reporter.ports import Telling
 from services.runtime.postgres import Database, connect
-from services.runtime.process import Tell
+from services.runtime.process import Ceilings, Tell
 from services.runtime.stop import Stop
 from tests.conftest import MigratedDatabase
 from tests.fakes.other_side import Answer, OtherSide, Silence
-from tests.unit.reporter.night import POLICY, Story, records, tell
+from tests.unit.reporter.night import POLICY, Story, budget_events, records, tell
 
 SECRET = "T0P-SECRET-PATH"
 BROKEN = Answer(500, b"no")
@@ -47,6 +49,7 @@ class Bench:
     duty: OtherSide
     escalation: OtherSide
     tell: Tell = field(default_factory=Tell)
+    budget: Ceilings = field(default_factory=lambda: Ceilings(day_usd_max=Decimal(20), total_usd_max=Decimal(20)))
 
     def url(self, side: OtherSide) -> str:
         """Impatient, so that a test is quick."""
@@ -56,7 +59,7 @@ class Bench:
         """A reporter that was started just now; `more` URLs are told as well."""
         held = {"support": timedelta(minutes=self.tell.held_minutes)}
         return Teller(
-            PostgresCauses(database or self.database, held),
+            PostgresCauses(database or self.database, held, {"support": self.budget}),
             {"support": manner_of(self.tell)},
             duty=AppriseMessenger("DUTY", [self.url(self.duty), *more]),
             escalation=AppriseMessenger("ESCALATION", [self.url(self.escalation)]),
@@ -119,6 +122,32 @@ async def test_many_failures_of_one_cause_are_one_notice_with_their_count(bench:
     assert "the next first reply is late in 54 min" in message
     assert (await bench.causes())[0].cause in message
     assert bench.escalation.asked == []
+
+
+@pytest.mark.parametrize(("period", "whose"), [("day", "the day's"), ("total", "the whole")])
+async def test_a_budget_that_is_used_up_is_told_once_and_is_over_when_its_ceiling_is_raised(
+    bench: Bench, period: Literal["day", "total"], whose: str
+) -> None:
+    await bench.take(budget_events(datetime.now(UTC), period))
+    for _ in range(3):
+        await bench.teller().look()
+    causes = await bench.causes()
+
+    bench.budget = Ceilings(day_usd_max=Decimal(21), total_usd_max=Decimal(21))
+    await bench.teller().look()
+
+    (message,) = told(bench.duty)
+    assert f"support: {whose} budget for models is used up (usd), and what needs one waits" in message
+    assert [(cause.kind, cause.count) for cause in causes] == [("budget", 1)]
+    assert await bench.causes() == []
+
+
+async def test_the_budget_of_another_day_is_told_no_more(bench: Bench) -> None:
+    await bench.take(budget_events(datetime.now(UTC) - timedelta(days=2)))
+
+    await bench.teller().look()
+
+    assert told(bench.duty) == []
 
 
 async def test_a_notice_quotes_nobody(bench: Bench) -> None:

@@ -178,6 +178,9 @@ class Says:
     def __init__(self, text: str) -> None:
         self._text = text
 
+    def worst_case(self, ask: Ask) -> None:
+        del ask
+
     async def propose(self, ask: Ask) -> Answer:
         del ask
         return Answer(text=self._text, model="m", tokens_in=1, tokens_out=1, latency_ms=1)

@@ -6,8 +6,18 @@ from decimal import Decimal
 from prometheus_client import Counter, Histogram
 from pydantic import ValidationError
 
+from contracts.failures import LaterError, PermanentError
 from contracts.proposed import Proposed
-from services.classifier.ports import Answer, Ask, Provider, RefusedError
+from services.classifier.ports import (
+    Answer,
+    AnswerLostError,
+    Ask,
+    Cost,
+    Provider,
+    Purse,
+    RefusedError,
+    RunBudgetExhaustedError,
+)
 from services.runtime.telemetry import exemplar
 
 TRIES = 2
@@ -21,7 +31,7 @@ OUTCOMES = ("accepted", "invalid", "refused")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What the calls for one proposal took, failed ones too."""
+    """What the calls for one proposal took, failed ones too; money and tokens with those of earlier tries."""
 
     attempts: int
     tokens_in: int = 0
@@ -58,17 +68,22 @@ class Rejected:
     spent: Spent
 
 
-async def ask_model(provider: Provider, ask: Ask) -> Accepted | Rejected:
-    """Ask, at most twice. Raises the provider's failures (contracts.failures)."""
+async def ask_model(provider: Provider, ask: Ask, purse: Purse | None = None) -> Accepted | Rejected:
+    """Ask, at most twice, each call out of the purse. Raises the provider's failures (contracts.failures), and Purse's.
+
+    Without a purse nothing bounds what is spent, beyond the two calls.
+    """
     spent = Spent(attempts=0)
     why = ""
     for _ in range(TRIES):
         try:
-            answer = await provider.propose(ask)
+            answer = await _asked(provider, ask, purse)
+        except RunBudgetExhaustedError as error:
+            return Rejected(error.code, str(error), _in_all(spent, purse))
         except RefusedError as refusal:
             _count(provider.name, refusal.answer)
             asked_total.labels(provider.name, "refused").inc()
-            return Rejected(refusal.code, str(refusal), spent.and_for(refusal.answer))
+            return Rejected(refusal.code, str(refusal), _in_all(spent.and_for(refusal.answer), purse))
         spent = spent.and_for(answer)
         _count(provider.name, answer)
         try:
@@ -79,8 +94,39 @@ async def ask_model(provider: Provider, ask: Ask) -> Accepted | Rejected:
             ask = replace(ask, previous=(answer.text, why))
         else:
             asked_total.labels(provider.name, "accepted").inc()
-            return Accepted(output, answer.model, spent)
-    return Rejected("output_invalid", f"the output failed the schema twice: {why}", spent)
+            return Accepted(output, answer.model, _in_all(spent, purse))
+    return Rejected("output_invalid", f"the output failed the schema twice: {why}", _in_all(spent, purse))
+
+
+async def _asked(provider: Provider, ask: Ask, purse: Purse | None) -> Answer:
+    """One call. What is certain of it is settled; of anything else the most that it can take stays reserved."""
+    if purse is None or (worst := provider.worst_case(ask)) is None:
+        return await provider.propose(ask)
+    call = await purse.reserve(worst)
+    try:
+        answer = await provider.propose(ask)
+    except RefusedError as refusal:
+        await purse.settle(call, _cost_of(refusal.answer))
+        raise
+    except AnswerLostError:
+        await purse.lose(call)
+        raise
+    except (LaterError, PermanentError):  # turned away: nothing was answered
+        await purse.settle(call, Cost())
+        raise
+    await purse.settle(call, _cost_of(answer))
+    return answer
+
+
+def _cost_of(answer: Answer) -> Cost:
+    return Cost(tokens_in=answer.tokens_in, tokens_out=answer.tokens_out, cost_usd=answer.cost_usd)
+
+
+def _in_all(spent: Spent, purse: Purse | None) -> Spent:
+    """With what earlier tries of the same work took, which no event has told."""
+    if purse is None or (taken := purse.taken) is None:
+        return spent
+    return replace(spent, tokens_in=taken.tokens_in, tokens_out=taken.tokens_out, cost_usd=taken.cost_usd)
 
 
 def _fields(error: ValidationError) -> str:

@@ -14,7 +14,7 @@ from contracts.failures import LaterError
 from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
 from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
-from services.classifier.ports import Desk, Provider
+from services.classifier.ports import Budget, Cost, Desk, Provider, Purse
 from services.runtime import cases, telemetry
 from services.runtime.cases import Change, StoredCase, merging
 from services.runtime.failures import Never
@@ -56,6 +56,7 @@ class Proposing:
     doors: Mapping[str, Reads]
     sources: Mapping[str, LooksUp]
     asks_at_once: asyncio.Semaphore
+    budget: Budget
 
     async def perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
         """Propose for each claim; one that fails leaves the others alone."""
@@ -95,7 +96,7 @@ class Proposing:
         try:
             async with self.asks_at_once:
                 with telemetry.span("propose", claim.traceparent) as traceparent:
-                    run = _Run(claim, keys, now, traceparent)
+                    run = _Run(claim, keys, now, traceparent, self.budget.purse(claim))
                     try:
                         return await self._propose(run, stored)
                     except LaterError as error:
@@ -110,7 +111,16 @@ class Proposing:
         basis = self.process.case.basis(stored.case)
         if basis is None or run.now - self.process.case.asked_at(stored.case) <= self.process.max_age(stored.door):
             return None
-        return run.event(ProposalFailed(basis=basis, code=error.code, attempts=run.claim.attempts))
+        taken = run.purse.taken or Cost()
+        failed = ProposalFailed(
+            basis=basis,
+            code=error.code,
+            attempts=run.claim.attempts,
+            tokens_in=taken.tokens_in,
+            tokens_out=taken.tokens_out,
+            cost_usd=taken.cost_usd,
+        )
+        return run.event(failed)
 
     async def _propose(self, run: "_Run", stored: StoredCase) -> Outcome:
         module = self.process.case
@@ -125,7 +135,7 @@ class Proposing:
         facts = await read_facts(self.process.facts.queries(case), self.sources)
         told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
         ask = self.desk.ask(case, facts)
-        answer = await ask_model(self.provider, ask)
+        answer = await ask_model(self.provider, ask, run.purse)
         match answer:
             case Rejected(code, why, spent):
                 failed = ProposalFailed(
@@ -163,6 +173,7 @@ class _Run:
     keys: CaseKeys
     now: datetime
     traceparent: str | None
+    purse: Purse
 
     def event(self, data: FactsRead | ProposalMade | ProposalFailed) -> Event[Fact]:
         return Event(

@@ -2,9 +2,10 @@
 
 What becomes of a failure:
   429, 503, 529             LaterError, after Retry-After where it is named
-  408, 409, 5xx, timeout,
-  cut connection, an answer
-  without end               LaterError, after a few seconds
+  408, 409, never connected LaterError, after a few seconds
+  5xx, timeout, cut
+  connection, an answer
+  without end               AnswerLostError (a LaterError): it may have been paid for
   402 and any other 4xx     PermanentError with a code
   the model refuses         RefusedError (a PermanentError that carries what was spent)
   the answer was cut off at
@@ -14,24 +15,22 @@ What becomes of a failure:
 import asyncio
 import json
 import time
-import tomllib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import anthropic
 import httpx2
-from anthropic.types import Message, MessageParam, OutputConfigParam, TextBlock, TextBlockParam, Usage
-from pydantic import BaseModel, ConfigDict, Field
+from anthropic.types import Message, MessageParam, OutputConfigParam, TextBlock, TextBlockParam
 
 from connectors.http_failures import RETRY_DEFAULT_SECONDS, RETRY_MAX_SECONDS, http_date
 from contracts.base import Contract
 from contracts.failures import LaterError, PermanentError
 from services.classifier.domain import prompt
-from services.classifier.ports import Answer, Ask, RefusedError
+from services.classifier.domain.prices import Price, UnknownPriceError, parse
+from services.classifier.ports import Answer, AnswerLostError, Ask, Cost, RefusedError
 
 PREFIX: Final = "claude:"
 OVERLOADED_SECONDS: Final = 15.0
@@ -50,56 +49,18 @@ _CODES: Mapping[int, str] = {
     HTTPStatus.NOT_FOUND: "model_unknown",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "model_request_too_large",
 }
-_MILLION = Decimal(1_000_000)
-
-
-class UnknownPriceError(Exception):
-    """A model whose price is not known: it does not start."""
-
-    def __init__(self, model: str, known: Sequence[str]) -> None:
-        super().__init__(
-            f"the price of {model!r} is not known: name one of {', '.join(known)}, or add it to prices.toml"
-        )
-        self.model = model
-
-
-class _Rates(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: Decimal = Field(ge=0)
-    output: Decimal = Field(ge=0)
-    cache_write: Decimal = Field(ge=0)
-    cache_read: Decimal = Field(ge=0)
-
-
-class _LongRates(_Rates):
-    above_tokens: int = Field(gt=0)
-
-
-class Price(_Rates):
-    """US dollars per million tokens."""
-
-    effort: Literal["low", "medium", "high"] | None = None
-    long: _LongRates | None = None
-
-    def cost_usd(self, usage: Usage) -> Decimal:
-        """What a call cost, unrounded."""
-        written, read = usage.cache_creation_input_tokens or 0, usage.cache_read_input_tokens or 0
-        sent = usage.input_tokens + written + read
-        rates: _Rates = self.long if self.long is not None and sent > self.long.above_tokens else self
-        return (
-            usage.input_tokens * rates.input
-            + written * rates.cache_write
-            + read * rates.cache_read
-            + usage.output_tokens * rates.output
-        ) / _MILLION
+FRAME_TOKENS_MAX: Final = 2_000
+"""What the other side adds to what is sent: marks between turns, and words about the schema."""
 
 
 @cache
-def prices() -> dict[str, Price]:
-    """The price list, by model."""
-    content = tomllib.loads((Path(__file__).parent / "prices.toml").read_text(encoding="utf-8"))
-    return {model: Price.model_validate(price) for model, price in content["models"].items()}
+def prices(own: str | None = None) -> dict[str, Price]:
+    """The price list, by model. What `own`, a list of the same form, says of a model goes before what is shipped.
+
+    Raises PricesInvalidError.
+    """
+    shipped = parse((Path(__file__).parent / "prices.toml").read_text(encoding="utf-8"), "prices.toml")
+    return {**shipped, **({} if own is None else parse(own, "NIGHTSHIFT_PRICES"))}
 
 
 class Claude:
@@ -112,14 +73,16 @@ class Claude:
         api_key: str,
         base_url: str | None,
         timeout_seconds: float,
+        own_prices: str | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
-        """`base_url` none: Anthropic's own. Raises UnknownPriceError."""
-        if model not in prices():
-            raise UnknownPriceError(model, sorted(prices()))
+        """`base_url` none: Anthropic's own. Raises PricesInvalidError, UnknownPriceError."""
+        known = prices(own_prices)
+        if model not in known:
+            raise UnknownPriceError(model, sorted(known))
         self.name = f"{PREFIX}{model}"
         self._model = model
-        self._price = prices()[model]
+        self._price = known[model]
         self._timeout_seconds = timeout_seconds
         client = http_client or anthropic.DefaultAsyncHttpxClient()
         client.event_hooks = {"response": [_bounded]}
@@ -132,8 +95,15 @@ class Claude:
             default_headers={"Accept-Encoding": "identity"},  # its length is its length in memory
         )
 
+    def worst_case(self, ask: Ask) -> Cost:
+        """No token is shorter than a byte, so the bytes of all that is sent bound its tokens."""
+        told = [ask.instructions, json.dumps(_schema_of(ask.output)), json.dumps(_turns(ask), ensure_ascii=False)]
+        sent = FRAME_TOKENS_MAX + sum(len(text.encode("utf-8", "surrogatepass")) for text in told)
+        cost_usd = self._price.cost_usd_max(sent=sent, answered=ask.tokens_out_max)
+        return Cost(tokens_in=sent, tokens_out=ask.tokens_out_max, cost_usd=cost_usd)
+
     async def propose(self, ask: Ask) -> Answer:
-        """One call. Raises LaterError, PermanentError, RefusedError."""
+        """One call. Raises LaterError, PermanentError, RefusedError, AnswerLostError."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_seconds):  # the client's own limit is one of each step
@@ -147,22 +117,23 @@ class Claude:
         except anthropic.APIStatusError as error:
             raise _failure_of(error) from None  # the cause quotes the other side's words
         except (anthropic.APITimeoutError, TimeoutError) as error:
-            raise LaterError(
+            raise AnswerLostError(
                 "model_timeout", "the model did not answer in time", seconds=RETRY_DEFAULT_SECONDS
             ) from error
         except anthropic.APIConnectionError as error:
             endless = isinstance(error.__cause__, _EndlessAnswerError)
-            raise LaterError(
+            never_sent = isinstance(error.__cause__, httpx2.ConnectError)
+            raise (LaterError if never_sent else AnswerLostError)(
                 "model_unreadable" if endless else "model_unreachable",
                 "the model's answer has no end" if endless else "the model cannot be reached",
                 seconds=RETRY_DEFAULT_SECONDS,
             ) from error
         except (anthropic.APIError, json.JSONDecodeError) as error:
-            raise LaterError(
+            raise AnswerLostError(
                 "model_unreadable", "the model's answer is no message", seconds=RETRY_DEFAULT_SECONDS
             ) from error
         if not _is_whole(message):
-            raise LaterError("model_unreadable", "the model's answer is no message", seconds=RETRY_DEFAULT_SECONDS)
+            raise AnswerLostError("model_unreadable", "the model's answer is no message", seconds=RETRY_DEFAULT_SECONDS)
         answer = self._answer(message, started)
         if message.stop_reason == "refusal":
             raise RefusedError(answer)
@@ -176,13 +147,15 @@ class Claude:
 
     def _answer(self, message: Message, started: float) -> Answer:
         usage = message.usage
-        kept = (usage.cache_creation_input_tokens or 0) + (usage.cache_read_input_tokens or 0)
+        written, read = usage.cache_creation_input_tokens or 0, usage.cache_read_input_tokens or 0
         return Answer(
             text="".join(block.text for block in message.content if isinstance(block, TextBlock)),
             model=f"{PREFIX}{message.model}",
-            tokens_in=usage.input_tokens + kept,
+            tokens_in=usage.input_tokens + written + read,
             tokens_out=usage.output_tokens,
-            cost_usd=self._price.cost_usd(usage),
+            cost_usd=self._price.cost_usd(
+                sent=usage.input_tokens, written=written, read=read, answered=usage.output_tokens
+            ),
             latency_ms=round((time.perf_counter() - started) * 1000),
             request_id=message._request_id,  # noqa: SLF001  # the SDK's documented place for it
         )
@@ -253,7 +226,9 @@ def _failure_of(error: anthropic.APIStatusError) -> LaterError | PermanentError:
         code = "model_rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "model_overloaded"
         return LaterError(code, message, seconds=OVERLOADED_SECONDS if asked is None else asked)
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return LaterError("model_failed", message, seconds=RETRY_DEFAULT_SECONDS if asked is None else asked)
+        began = status not in _PASSING
+        later = AnswerLostError if began else LaterError
+        return later("model_failed", message, seconds=RETRY_DEFAULT_SECONDS if asked is None else asked)
     return PermanentError(_CODES.get(status, "model_request_rejected"), message)
 
 

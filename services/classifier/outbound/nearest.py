@@ -31,6 +31,9 @@ class Nearest:
         self._propose = cast("Propose", process.step_module(step, "nearest").propose)
         self._library: Library = library_of(process.folder)
 
+    def worst_case(self, ask: Ask) -> None:
+        """It costs nothing."""
+
     async def propose(self, ask: Ask) -> Answer:
         """Never waits. A retry gives the same answer, for the same question has only one."""
         started = time.perf_counter()

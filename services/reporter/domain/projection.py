@@ -12,7 +12,7 @@ from contracts.basis import version_of
 from contracts.events.cases import CaseChanged, IntakeReconciled
 from contracts.events.control import CauseAcknowledged, ProcessPaused, ProcessResumed
 from contracts.events.decisions import DecisionMade
-from contracts.events.proposals import ProposalMade
+from contracts.events.proposals import BudgetExhausted, ProposalMade
 from services.reporter.domain import effects, intake, runs, sla
 from services.reporter.domain.latency import bucket_of
 from services.reporter.domain.log import History
@@ -27,15 +27,15 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 6
+VERSION = 7
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
-OF_NO_CASE = (ProcessPaused, ProcessResumed, CauseAcknowledged, IntakeReconciled)
-"""Their subject is a process, or an hour of intake."""
+OF_NO_CASE = (ProcessPaused, ProcessResumed, CauseAcknowledged, IntakeReconciled, BudgetExhausted)
+"""Their subject is a process, an hour of intake, or a budget."""
 NOT_CONNECTED = "not_connected"
 """The code of an effect whose destination has no address: it was certainly not sent."""
 
-Kind = Literal["case", "run", "error", "dead_letter", "approval", "sla", "intake", "unread", "sums"]
+Kind = Literal["case", "run", "error", "dead_letter", "approval", "sla", "intake", "budget", "unread", "sums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Projected:
 
 
 def project(history: History, policy: sla.Policy | None) -> Projected:
-    """The rows of one case. A subject that is no case (a process, an hour of intake) has no row of that kind."""
+    """The rows of one case. A subject that is none (a process, an hour of intake, a budget) has no row of that kind."""
     found_runs, errors = runs.runs_of(history, _never_seen(policy)), runs.errors_of(history)
     promise = sla.sla_of(history, policy)
     letters, approvals = runs.dead_letters_of(history, promise), runs.approvals_of(history, promise)
@@ -73,6 +73,8 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
     ]
     if (hour := intake.intake_of(history)) is not None:
         rows.append(_row("intake", "", hour.state, hour.hour, hour))
+    if (budget := runs.budget_of(history)) is not None:
+        rows.append(_row("budget", "", budget.period, budget.said_at, budget))
     case: CaseRow | None = None
     if len(history.events) > sum(len(history.of(contract)) for contract in OF_NO_CASE):
         case = _case(history, policy, promise, found_runs, errors, letters, approvals)

@@ -1,4 +1,4 @@
-"""Runs, errors, dead letters and approvals of a case."""
+"""Runs, errors, dead letters and approvals of a case, and what was said of a budget."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -14,11 +14,20 @@ from contracts.events.control import ApprovalAnswered, RedriveRequested, SkipReq
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
 from contracts.events.effects import EffectAcknowledged, EffectFailed, EffectObserved
-from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
+from contracts.events.proposals import BudgetExhausted, FactsRead, ProposalFailed, ProposalMade
 from services.reporter.domain.causes import cause_id
 from services.reporter.domain.log import History
 from services.reporter.domain.sla import replies_of
-from services.reporter.domain.views import ApprovalRow, DeadLetterRow, ErrorRow, LetterState, RunRow, SlaRow, Word
+from services.reporter.domain.views import (
+    ApprovalRow,
+    BudgetRow,
+    DeadLetterRow,
+    ErrorRow,
+    LetterState,
+    RunRow,
+    SlaRow,
+    Word,
+)
 
 WORDS: dict[Verdict, Word] = {"execute": "executed", "hold": "held", "refuse": "refused", "ignore": "ignored"}
 _Proposed = Event[ProposalMade] | Event[ProposalFailed]
@@ -110,6 +119,13 @@ def errors_of(history: History) -> list[ErrorRow]:
                 said = ("classifier", code, f"no proposal after {attempts} attempts", "failed")
             case DeadLetterRaised(service=service, work=work, code=code, message=message):
                 said = (f"{service}: {work}", code, message, "dead_letter")
+            case BudgetExhausted(period=period, unit=unit, ceiling=ceiling):
+                said = (
+                    "classifier: models",
+                    f"{period}_budget_exhausted",
+                    f"the ceiling is {ceiling:f} {unit}",
+                    "waits",
+                )
             case EffectFailed(kind=kind, destination=destination, code=code, outcome=left) if left in _SHOWN:
                 said = (f"actor: {kind} to {destination}", code, "", left)
             case _:
@@ -165,6 +181,20 @@ def dead_letters_of(history: History, sla: SlaRow) -> list[DeadLetterRow]:
             due_at=sla.due_at if sla.state == "waiting" else None,
         )
     return [rows[key] for key in sorted(rows)]
+
+
+def budget_of(history: History) -> BudgetRow | None:
+    """The last word about a budget that was used up; none where the subject is no budget."""
+    last = max(history.of(BudgetExhausted), key=lambda e: (e.time, e.event_id), default=None)
+    if last is None:
+        return None
+    return BudgetRow(
+        process=history.process,
+        period=last.data.period,
+        unit=last.data.unit,
+        ceiling=last.data.ceiling,
+        said_at=last.time,
+    )
 
 
 def _ordered(history: History) -> dict[UUID, tuple[LetterState, str | None]]:

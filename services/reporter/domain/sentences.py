@@ -26,6 +26,7 @@ _OUTCOMES = {
 CODES = {
     "closed": "the ticket was closed meanwhile",
     "conflict": "the ticket changed meanwhile",
+    "day_budget_exhausted": "the day's money for models is used up",
     "deleted": "the ticket was deleted meanwhile",
     "forbidden": "our credentials are refused, or a right is missing",
     "gone": "the ticket is gone",
@@ -34,6 +35,8 @@ CODES = {
     "not_found": "no clear answer came, and it is not there",
     "not_there": "it was confirmed, and it is not there",
     "rate_limited": "the other side asks for patience",
+    "run_budget_exhausted": "it would have cost more than one piece of work may",
+    "total_budget_exhausted": "the money for models is used up",
     "unavailable": "the other side is away",
     "unknown_outcome": "nobody can tell whether it was done",
     "unreachable": "the other side cannot be reached",
@@ -145,6 +148,18 @@ def _proposal_failed(data: proposals.ProposalFailed) -> Told:
     return Told("classifier", f"No proposal came of it after {data.attempts} attempts ({data.code}).")
 
 
+def _budget_exhausted(data: proposals.BudgetExhausted) -> Told:
+    whose = "The day's" if data.period == "day" else "The whole"
+    goes_on = "a higher ceiling" if data.until is None else f"{data.until:%Y-%m-%d %H:%M} UTC, or a higher ceiling"
+    return Told(
+        "classifier",
+        f"{whose} budget for models is used up: {data.spent:f} of {data.ceiling:f} {data.unit} are spent, "
+        f"{data.reserved:f} reserved, and the next call to {data.model} (for {data.asked_by}, run {data.asked_run}) "
+        f"can take {data.asked:f}. {data.dearest} took most of it: {data.dearest_spent:f}. "
+        f"What needs a model waits for {goes_on}.",
+    )
+
+
 def _decided(data: decisions.DecisionMade) -> Told:
     names = ", ".join(action.name for action in data.actions)
     said = {
@@ -248,6 +263,7 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     proposals.FactsRead.TYPE: _facts,
     proposals.ProposalMade.TYPE: _proposed,
     proposals.ProposalFailed.TYPE: _proposal_failed,
+    proposals.BudgetExhausted.TYPE: _budget_exhausted,
     decisions.DecisionMade.TYPE: _decided,
     decisions.ApprovalRequested.TYPE: _approval_requested,
     decisions.ApprovalResolved.TYPE: _approval_resolved,

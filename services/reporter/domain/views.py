@@ -29,7 +29,7 @@ SlaState = Literal["met", "breached", "waiting", "not_applicable"]
 By = Literal["automated", "staff"]
 IntakeState = Literal["complete", "missing", "backfilled", "unknown"]
 LetterState = Literal["open", "redrive_requested", "skip_requested", "redriven", "skipped"]
-CauseKind = Literal["dead_letter", "held", "approval"]
+CauseKind = Literal["dead_letter", "held", "approval", "budget"]
 
 
 class EffectRow(Contract):
@@ -64,6 +64,16 @@ class IntakeRow(Contract):
     code: str | None
     settled: bool
     compared_at: AwareDatetime
+
+
+class BudgetRow(Contract):
+    """A ceiling on what models may cost that was reached, in the words of the event that said so."""
+
+    process: str
+    period: Literal["day", "total"]
+    unit: Literal["tokens", "usd"]
+    ceiling: Decimal
+    said_at: AwareDatetime
 
 
 class ErrorRow(Contract):

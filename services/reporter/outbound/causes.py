@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import asyncpg
 
 from services.reporter.domain.causes import Cause
 from services.reporter.domain.telling import Standing
+from services.reporter.domain.views import BudgetRow
 from services.reporter.ports import Outcome, Telling
 from services.runtime.postgres import Database
+from services.runtime.process import Ceilings
 
 CAUSES_MAX = 200
 """Of those that hold up most; so many different reasons at once are one reason that nobody has seen yet."""
@@ -30,6 +33,10 @@ JOIN reporter.projections s ON s.kind = 'sla' AND s.state = 'waiting' AND s.proc
 JOIN reporter.projections c ON c.case_id = s.case_id AND c.kind = 'case' AND c.key = ''
     AND c.state IN ('held', 'refused', 'approval') AND c.at <= clock_timestamp() - h.held
 GROUP BY 1, 2
+"""
+_BUDGETS = """
+SELECT row::text FROM reporter.projections
+WHERE kind = 'budget' AND (state = 'total' OR at >= date_trunc('day', clock_timestamp(), 'UTC'))
 """
 _SEE = """
 WITH found AS (
@@ -77,10 +84,16 @@ _ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('nightshift.reporter.cau
 class PostgresCauses:
     """ports.Causes."""
 
-    def __init__(self, database: Database, held: Mapping[str, timedelta]) -> None:
-        """`held`: by process, for how long nothing moves in a held case until it is told; none where it never is."""
+    def __init__(
+        self, database: Database, held: Mapping[str, timedelta], ceilings: Mapping[str, Ceilings] = MappingProxyType({})
+    ) -> None:
+        """`held`: by process, for how long nothing moves in a held case until it is told; none where it never is.
+
+        `ceilings`: by process, what is in force. A budget that was used up below a lower one is no cause any more.
+        """
         self._database = database
         self._held = held
+        self._ceilings = ceilings
 
     async def count(self) -> None:
         async with self._database.transaction() as connection:
@@ -90,6 +103,8 @@ class PostgresCauses:
                 _HELD, list(self._held), list(self._held.values()), timedelta(days=HELD_DAYS_MAX)
             )
             found = [Cause(**row) for row in rows]
+            budgets = [BudgetRow.model_validate_json(text) for (text,) in await connection.fetch(_BUDGETS)]
+            found += [_used_up(budget) for budget in budgets if self._is_in_force(budget)]
             await connection.execute(
                 _SEE,
                 [cause.id for cause in found],
@@ -102,6 +117,11 @@ class PostgresCauses:
                 [cause.since for cause in found],
                 [cause.due_at for cause in found],
             )
+
+    def _is_in_force(self, budget: BudgetRow) -> bool:
+        ceilings = self._ceilings.get(budget.process)
+        now = budget.ceiling if ceilings is None else ceilings.of(budget.period, budget.unit)
+        return now is not None and now <= budget.ceiling
 
     async def claim(
         self, decide: Callable[[Cause, Standing, datetime], Telling | None], *, lease: timedelta
@@ -125,6 +145,19 @@ class PostgresCauses:
                 first,
                 most,
             )
+
+
+def _used_up(budget: BudgetRow) -> Cause:
+    return Cause(
+        process=budget.process,
+        kind="budget",
+        service="classifier",
+        work=budget.period,
+        code=budget.unit,
+        count=1,
+        since=budget.said_at,
+        due_at=None,
+    )
 
 
 def _cause(row: asyncpg.Record) -> Cause:

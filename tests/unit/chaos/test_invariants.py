@@ -11,7 +11,7 @@ import pytest
 from nightshift.demo.ours import Ours, Unanswered
 from nightshift.demo.outside import Asked, Books, TicketBook
 from services.reporter.domain.views import CaseRow, CaseState, SlaRow
-from tests.chaos.evidence import Attempt, Changed, Evidence, Log, Planned, Switched, Write
+from tests.chaos.evidence import Attempt, Changed, Evidence, Log, Planned, Spent, Switched, Write
 from tests.chaos.invariants import INVARIANTS, broken
 
 NIGHT = datetime(2026, 11, 25, 22, 0, tzinfo=UTC)
@@ -96,6 +96,7 @@ GOOD = Evidence(
     replies_per_ticket_max=4,
     live="same",
     rebuilt="same",
+    spent=[Spent("support", "day", "usd", Decimal(20), Decimal(20))],
 )
 
 
@@ -187,6 +188,11 @@ DOCTORED: dict[str, tuple[Callable[[], Evidence], str, str]] = {
         lambda: replace(GOOD, replies_per_ticket_max=0),
         "no limit is passed",
         "ticket 1: 1 replies (limit 0)",
+    ),
+    "a model took more than a day may cost": (
+        lambda: replace(GOOD, spent=[Spent("support", "day", "usd", Decimal("20.01"), Decimal(20))]),
+        "no ceiling on money is passed",
+        "support, day: 20.01 usd (ceiling 20)",
     ),
     "a projection went wrong": (
         lambda: replace(GOOD, rebuilt="another"),

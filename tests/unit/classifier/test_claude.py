@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,13 +10,13 @@ from decimal import Decimal
 
 import httpx2
 import pytest
-from anthropic.types import Usage
 
 from contracts.failures import LaterError, PermanentError
 from contracts.knowledge import Question
 from processes.support.steps.answer.output import Proposal
-from services.classifier.outbound.claude import ANSWER_BYTES_MAX, Claude, UnknownPriceError, prices
-from services.classifier.ports import Ask, RefusedError
+from services.classifier.domain.prices import UnknownPriceError
+from services.classifier.outbound.claude import ANSWER_BYTES_MAX, Claude, prices
+from services.classifier.ports import AnswerLostError, Ask, RefusedError
 from tests.fakes.anthropic import FakeAnthropic
 from tests.unit.support.tickets import proposal
 from tests.virtual import VirtualTime, live
@@ -91,11 +92,50 @@ async def test_tokens_and_cost_are_those_of_the_price_list(fake: FakeAnthropic) 
     assert answer.model == "claude:claude-sonnet-5-5"
 
 
+@pytest.mark.parametrize("previous", [None, ("x" * 50_000, "confidence: missing"), ("ü" * 300, "ü")])
+async def test_the_worst_case_is_no_less_than_a_token_for_each_byte_that_is_sent(
+    fake: FakeAnthropic, previous: tuple[str, str] | None
+) -> None:
+    asked = replace(ASK, previous=previous)
+    await claude(fake).propose(asked)
+
+    worst = claude(fake).worst_case(asked)
+
+    sent = fake.requests[0]
+    texts = [sent["system"][0]["text"], *(turn["content"] for turn in sent["messages"])]
+    texts.append(json.dumps(sent["output_config"]["format"]["schema"]))
+    assert (
+        sum(len(text.encode()) for text in texts) < worst.tokens_in < sum(len(text.encode()) for text in texts) + 3000
+    )
+    assert worst.tokens_out == sent["max_tokens"]
+    assert worst.cost_usd == (worst.tokens_in * Decimal("2.50") + worst.tokens_out * 10) / 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("fake", "lost"),
+    [
+        pytest.param(FakeAnthropic("", status=429), False, id="rate limited"),
+        pytest.param(FakeAnthropic("", status=529), False, id="overloaded"),
+        pytest.param(FakeAnthropic("", fails=httpx2.ConnectError), False, id="never connected"),
+        pytest.param(FakeAnthropic("", status=500), True, id="failing"),
+        pytest.param(FakeAnthropic("", status=504), True, id="given up by a gateway"),
+        pytest.param(FakeAnthropic("", fails=httpx2.ReadTimeout), True, id="slow"),
+        pytest.param(FakeAnthropic("", fails=httpx2.RemoteProtocolError), True, id="cut"),
+        pytest.param(FakeAnthropic("", body=b"<html>"), True, id="no message"),
+    ],
+)
+async def test_what_may_have_been_answered_is_told_from_what_was_turned_away(fake: FakeAnthropic, lost: bool) -> None:  # noqa: FBT001  # of the table above
+    with pytest.raises(LaterError) as caught:
+        await claude(fake).propose(ASK)
+
+    assert isinstance(caught.value, AnswerLostError) == lost
+
+
 @pytest.mark.parametrize(("sent", "cost"), [(100_000, "0.0101"), (100_001, "0.0505005")])
 def test_a_long_prompt_has_its_own_price(sent: int, cost: str) -> None:
-    usage = Usage(input_tokens=sent, output_tokens=200)
+    price = prices()["claude-haiku-5-5"]
 
-    assert prices()["claude-haiku-5-5"].cost_usd(usage) == Decimal(cost)
+    assert price.cost_usd(sent=sent, written=0, read=0, answered=200) == Decimal(cost)
 
 
 def test_a_model_without_a_price_does_not_start(fake: FakeAnthropic) -> None:

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from services.classifier.app import provider_of
 from services.classifier.config import Settings
-from services.classifier.outbound.claude import UnknownPriceError
+from services.classifier.domain.prices import UnknownPriceError
 from services.runtime.config import MissingSettingError
 from services.runtime.process import ProcessInvalidError, load
 

@@ -23,7 +23,15 @@ from contracts.events.control import (
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
-from contracts.events.proposals import FactRead, FactsRead, MadeFrom, PassageUsed, ProposalFailed, ProposalMade
+from contracts.events.proposals import (
+    BudgetExhausted,
+    FactRead,
+    FactsRead,
+    MadeFrom,
+    PassageUsed,
+    ProposalFailed,
+    ProposalMade,
+)
 from contracts.sealed import SealedText, seal
 from services.reporter.domain.log import Told, entry_of, read
 from services.reporter.domain.sla import Policy
@@ -362,10 +370,33 @@ def hour_events(hour: datetime, *states: Literal["complete", "missing", "backfil
     return story.events
 
 
+def budget_events(day: datetime, period: Literal["day", "total"] = "day") -> list[Event[Fact]]:
+    """What was said of a budget that was used up."""
+    story = Story("budget", day)
+    story.case_id = f"support:budget-{day.date() if period == 'day' else 'total'}"
+    said = BudgetExhausted(
+        period=period,
+        unit="usd",
+        ceiling=Decimal(20),
+        spent=Decimal("19.95"),
+        reserved=Decimal(0),
+        asked=Decimal("0.08"),
+        asked_by="support:zendesk:42",
+        asked_run=UUID(int=42),
+        model="claude:claude-sonnet-5-5",
+        dearest="support:zendesk:17",
+        dearest_spent=Decimal("3.1"),
+        until=day + timedelta(days=1) if period == "day" else None,
+    )
+    story.say(said, source="classifier")
+    return story.events
+
+
 def night(cases: int, start: datetime = START, *, first: int = 1000) -> list[Event[Fact]]:
-    """`cases` cases, half of them answered, the rest in every other way; and two hours of intake."""
+    """`cases` cases, half of them answered, the rest in every other way; two hours of intake, and a day's budget."""
     events = switch_events() + hour_events(start, "complete")
     events += hour_events(start + timedelta(hours=1), "unknown", "missing", "backfilled")
+    events += budget_events(start)
     for number in range(cases):
         ending = "answered" if number % 2 else ENDINGS[number // 2 % len(ENDINGS)]
         events += tell(str(first + number), ending, start + timedelta(seconds=11 * number))

@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -26,6 +26,7 @@ from tests.unit.reporter.night import (
     POLICY,
     START,
     Story,
+    budget_events,
     hour_events,
     records,
     switch_events,
@@ -311,6 +312,15 @@ def test_an_hour_of_intake_is_no_case_and_stands_where_its_last_word_left_it() -
     assert rows.keys() == {"intake", "sums"}
     assert (rows["intake"].state, rows["intake"].at) == ("backfilled", START)
     assert json.loads(rows["intake"].body)["missing"] == 1
+
+
+@pytest.mark.parametrize("period", ["day", "total"])
+def test_a_budget_is_no_case_and_its_last_word_stands_beside_the_errors(period: Literal["day", "total"]) -> None:
+    rows = {row.kind: row for row in projected(budget_events(START, period)).rows}
+
+    assert rows.keys() == {"budget", "error", "sums"}
+    assert rows["budget"].state == period
+    assert json.loads(rows["error"].body)["code"] == f"{period}_budget_exhausted"
 
 
 @given(data=st.data())

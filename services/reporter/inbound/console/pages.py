@@ -57,8 +57,17 @@ def console(reads: Reads, stops: Stops, *, tells: bool) -> FastAPI:
     @app.get("/")
     async def tonight() -> Response:
         status, cases = await reads.status(), await reads.cases(state=None, page=None)
-        untold = next((cause for cause in await reads.causes() if cause.failed), None)
-        return page("tonight.html", tab="tonight", status=status, cases=cases.cases[:CASES_TONIGHT], untold=untold)
+        causes = await reads.causes()
+        untold = next((cause for cause in causes if cause.failed), None)
+        budgets = [cause for cause in causes if cause.kind == "budget"]
+        return page(
+            "tonight.html",
+            tab="tonight",
+            status=status,
+            cases=cases.cases[:CASES_TONIGHT],
+            untold=untold,
+            budgets=budgets,
+        )
 
     @app.get("/cases")
     async def cases(state: str | None = None, after: str | None = None) -> Response:

@@ -1,0 +1,101 @@
+"""What models cost, read from a dated list. What the list does not say costs nobody a guess: it is refused."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+_MILLION = Decimal(1_000_000)
+_MENDS = {
+    "extra_forbidden": "is no field of a price: take it out, or write it as one of the shipped prices.toml",
+    "missing": "is missing: add it",
+    "greater_than_equal": "is negative: a price is 0 or more US dollars per million tokens",
+}
+"""By pydantic's type of error; others are told in pydantic's words."""
+
+
+class PricesInvalidError(Exception):
+    """A price list that cannot be counted with; the message names the line and the mend."""
+
+
+class UnknownPriceError(PricesInvalidError):
+    """A model whose price is not known: it does not start."""
+
+    def __init__(self, model: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"the price of {model!r} is not known: name one of {', '.join(known)}, or write it into a list "
+            "of your own as prices.toml is (NIGHTSHIFT_PRICES_FILE)"
+        )
+        self.model = model
+
+
+class _Rates(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Decimal = Field(ge=0)
+    output: Decimal = Field(ge=0)
+    cache_write: Decimal = Field(ge=0)
+    cache_read: Decimal = Field(ge=0)
+
+
+class _LongRates(_Rates):
+    above_tokens: int = Field(gt=0)
+
+
+class Price(_Rates):
+    """US dollars per million tokens."""
+
+    effort: Literal["low", "medium", "high"] | None = None
+    long: _LongRates | None = None
+
+    def cost_usd(self, *, sent: int, written: int, read: int, answered: int) -> Decimal:
+        """What a call cost, unrounded: tokens sent, of these apart what was written to and read from the cache."""
+        rates: _Rates = self.long if self.long is not None and sent + written + read > self.long.above_tokens else self
+        return (
+            sent * rates.input + written * rates.cache_write + read * rates.cache_read + answered * rates.output
+        ) / _MILLION
+
+    def cost_usd_max(self, *, sent: int, answered: int) -> Decimal:
+        """The most that a call of at most so many tokens costs, whatever of it the cache holds."""
+        rates = [self] if self.long is None or sent <= self.long.above_tokens else [self, self.long]
+        dearest = max(max(rate.input, rate.cache_write, rate.cache_read) for rate in rates)
+        return (sent * dearest + answered * max(rate.output for rate in rates)) / _MILLION
+
+
+class _List(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    as_of: date
+    """Prices change: as they were published by this day."""
+    models: dict[str, Price]
+
+
+def parse(text: str, name: str) -> Mapping[str, Price]:
+    """The prices by model. `name` is what errors call the list. Raises PricesInvalidError."""
+    try:
+        return _List.model_validate(tomllib.loads(text)).models
+    except tomllib.TOMLDecodeError as error:
+        raise PricesInvalidError(f"{name} is no TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        path = tuple(map(str, first["loc"]))
+        what = _MENDS.get(first["type"], f"cannot be read: {first['msg']}")
+        raise PricesInvalidError(f"{name}, line {_line_of(text, path)}: {'.'.join(path)} {what}") from error
+
+
+def _line_of(text: str, path: Sequence[str]) -> int:
+    """Where a field stands; of one that is missing, where the table begins that it belongs to."""
+    lines = text.splitlines()
+    for number in range(1, len(lines) + 1):
+        try:
+            found: object = tomllib.loads("\n".join(lines[:number]))
+        except tomllib.TOMLDecodeError:
+            continue  # within a value of several lines
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            return number
+    return _line_of(text, path[:-1])

@@ -1,0 +1,3 @@
+-- A budget for models that is used up needs a person too.
+ALTER TABLE causes DROP CONSTRAINT causes_kind_check,
+    ADD CONSTRAINT causes_kind_check CHECK (kind IN ('dead_letter', 'held', 'approval', 'budget'));

@@ -1,0 +1,277 @@
+"""A classifier whose money ends: a run's is a person's, a day's is tomorrow's, and nobody's loop spends on."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import httpx2
+import pytest
+
+from contracts.base import Fact
+from contracts.envelope import Event
+from contracts.events.control import RedriveRequested
+from contracts.events.dead_letters import DeadLetterRaised
+from contracts.events.proposals import BudgetExhausted, ProposalFailed, ProposalMade
+from contracts.failures import LaterError
+from nightshift.supervisor import PROJECT
+from services.classifier.outbound.budget import PostgresBudget
+from services.classifier.outbound.claude import Claude
+from services.classifier.ports import AnswerLostError, Cost
+from tests.conftest import MigratedDatabase
+from tests.fakes.acting import tiny
+from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.events import event, named
+from tests.fakes.hanging import WORST
+from tests.fakes.proposing import GOOD, Bench, ScriptedModel, bench
+
+BAD = '{"confidence": 7}'
+TOOK = Decimal("0.04")
+
+
+@asynccontextmanager
+async def desk(migrated: MigratedDatabase, *answers: str | Exception, **ceilings: float) -> AsyncIterator[Bench]:
+    """Each call takes four cents, and ten at most."""
+    async with bench(migrated, tiny(budget=ceilings)) as made:
+        made.model = ScriptedModel(worst=WORST, cost_usd=TOOK, answers=[*answers] or [GOOD])
+        made.worker = made.new_worker()
+        yield made
+
+
+async def ask(desk: Bench, *tickets: str) -> None:
+    """One after the other."""
+    for ticket in tickets:
+        await desk.hear(desk.outside.says(ticket))
+        while await desk.worker.step():
+            pass
+
+
+async def tasks(desk: Bench) -> list[tuple[str, int, str | None]]:
+    """State, attempts and the last code of each piece of work."""
+    rows = await desk.admin.fetch("SELECT state, attempts, last_code FROM classifier.tasks ORDER BY case_id")
+    return [tuple(row) for row in rows]
+
+
+async def wait_seconds(desk: Bench) -> float:
+    seconds: float = await desk.admin.fetchval(
+        "SELECT extract(epoch FROM min(available_at) - clock_timestamp())::float8 FROM classifier.tasks"
+        " WHERE state = 'open'"
+    )
+    return seconds
+
+
+async def till_midnight(desk: Bench) -> float:
+    seconds: float = await desk.admin.fetchval(
+        "SELECT extract(epoch FROM date_trunc('day', clock_timestamp(), 'UTC') + interval '1 day'"
+        " - clock_timestamp())::float8"
+    )
+    return seconds
+
+
+async def spent(desk: Bench, period: str = "total") -> Decimal:
+    usd: Decimal | None = await desk.admin.fetchval(
+        "SELECT cost_usd FROM classifier.model_spend WHERE period = $1", period
+    )
+    return usd or Decimal(0)
+
+
+async def next_day(desk: Bench) -> None:
+    """It is the day after, and the waiting is over."""
+    today = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
+    await desk.admin.execute(f"UPDATE classifier.model_calls SET day = day - 1 WHERE day = {today}")
+    await desk.admin.execute(
+        f"UPDATE classifier.model_spend SET period = ({today} - 1)::text WHERE period = {today}::text"
+    )
+    await desk.hurry()
+
+
+def data_of(events: Sequence[Event[Fact]], kind: type[Fact]) -> list[Fact]:
+    assert all(type(event.data) is kind for event in events)
+    return [event.data for event in events]
+
+
+async def test_a_run_past_its_ceiling_is_a_persons_and_says_what_it_took(migrated: MigratedDatabase) -> None:
+    async with desk(migrated, BAD, run_usd_max=0.12) as found:  # the first call fits, the second might not
+        await ask(found, "1")
+
+        [failed] = data_of(await found.said(ProposalFailed), ProposalFailed)
+        [dead] = data_of(await found.said(DeadLetterRaised), DeadLetterRaised)
+        assert isinstance(failed, ProposalFailed)
+        assert (failed.code, failed.cost_usd, failed.attempts) == ("run_budget_exhausted", TOOK, 1)
+        assert isinstance(dead, DeadLetterRaised)
+        assert dead.message == (
+            "the run's ceiling is 0.12 usd: 0.04 are spent, 0 reserved, and the call to scripted can take 0.10"
+        )
+        assert await found.said(BudgetExhausted) == []
+
+
+async def test_past_the_days_ceiling_work_waits_for_tomorrow_uses_up_no_attempt_and_it_is_said_once(
+    migrated: MigratedDatabase,
+) -> None:
+    async with desk(migrated, day_usd_max=0.15) as found:
+        await ask(found, "1", "2", "3", "4")
+
+        [said] = await found.said(BudgetExhausted)
+        assert isinstance(said.data, BudgetExhausted)
+        assert said.case_id.startswith("tiny:budget-2")
+        assert (said.data.period, said.data.unit, said.data.model) == ("day", "usd", "scripted")
+        assert (said.data.ceiling, said.data.spent, said.data.asked) == (Decimal("0.15"), TOOK * 2, WORST.cost_usd)
+        assert said.data.asked_by in {"tiny:none:3", "tiny:none:4"}
+        assert said.data.dearest_spent == TOOK
+        assert [*await tasks(found)].count(("open", 0, "day_budget_exhausted")) == 2
+        assert abs(await till_midnight(found) - await wait_seconds(found)) < 5
+        assert len(await found.said(ProposalMade)) == 2
+
+        await next_day(found)
+        await ask(found, "5")
+
+        assert len(await found.said(ProposalMade)) >= 3
+        assert len(await found.said(BudgetExhausted)) == 1
+
+
+async def test_past_the_total_work_waits_until_the_ceiling_is_raised_and_each_height_is_said_once(
+    migrated: MigratedDatabase,
+) -> None:
+    async with desk(migrated, total_usd_max=0.15) as found:
+        await ask(found, "1", "2", "3", "4")
+        await next_day(found)
+        while await found.worker.step():
+            pass
+        still = await tasks(found)
+
+        found.process = tiny(budget={"total_usd_max": 0.2})
+        await PostgresBudget(found.database, found.process, "scripted").let_go()
+        found.worker = found.new_worker()
+        for _ in range(3):  # of two that go on side by side, one may have to wait for the other
+            await found.worker.step()
+            await found.hurry()
+
+        assert still.count(("open", 0, "total_budget_exhausted")) == 2
+        assert [e.data.ceiling for e in await found.said(BudgetExhausted) if isinstance(e.data, BudgetExhausted)] == [
+            Decimal("0.15"),
+            Decimal("0.2"),
+        ]
+        assert len(await found.said(ProposalMade)) == 3
+        assert await spent(found) <= Decimal("0.2")
+
+
+async def test_what_only_calls_under_way_forbid_waits_a_moment_and_is_no_failure(migrated: MigratedDatabase) -> None:
+    async with desk(migrated, day_usd_max=0.15) as found:
+        await found.hear(found.outside.says("1"))
+        [held] = await found.worker.claim()
+        purse = PostgresBudget(found.database, found.process, "scripted").purse(held)
+        call = await purse.reserve(WORST)
+        await ask(found, "2")
+        waiting, seconds = await tasks(found), await wait_seconds(found)
+
+        await purse.settle(call, Cost(tokens_in=10, cost_usd=TOOK))
+        await found.admin.execute("UPDATE classifier.tasks SET available_at = now() WHERE last_code IS NOT NULL")
+        await found.worker.step()
+
+        assert ("open", 0, "budget_reserved") in waiting
+        assert seconds <= 2
+        assert await found.said(BudgetExhausted) == []
+        assert len(await found.said(ProposalMade)) == 1
+
+
+async def test_an_event_tells_what_all_tries_of_its_work_took(migrated: MigratedDatabase) -> None:
+    lost = AnswerLostError("model_timeout", "no answer", seconds=0)
+    turned_away = LaterError("model_overloaded", "busy", seconds=0)
+    async with desk(migrated, BAD, turned_away, lost, GOOD) as found:
+        await ask(found, "1")
+
+        [made] = data_of(await found.said(ProposalMade), ProposalMade)
+        assert isinstance(made, ProposalMade)
+        assert made.cost_usd == TOOK + WORST.cost_usd + TOOK, (
+            "invalid, lost, accepted; nothing for what was turned away"
+        )
+        assert await spent(found) == made.cost_usd
+
+
+async def test_a_provider_that_costs_nothing_leaves_the_ledger_alone(migrated: MigratedDatabase) -> None:
+    async with desk(migrated, day_usd_max=0.01) as found:
+        found.model.worst = None
+        await ask(found, "1")
+
+        assert len(await found.said(ProposalMade)) == 1
+        assert await found.admin.fetchval("SELECT count(*) FROM classifier.model_spend") == 0
+
+
+@pytest.mark.parametrize(("run_usd_max", "ends"), [(0.15, "dead run_budget_exhausted"), (0.25, "proposed")])
+async def test_a_classifier_killed_while_its_model_thinks_has_spent_the_most_that_the_call_can_take(
+    migrated: MigratedDatabase, run_usd_max: float, ends: str
+) -> None:
+    async with desk(migrated, run_usd_max=run_usd_max) as found:
+        await found.hear(found.outside.says("1"))
+        url = migrated.url("nightshift_classifier")
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.fakes.hanging", url), cwd=PROJECT, stdout=asyncio.subprocess.PIPE
+        )
+        assert child.stdout is not None
+        async with asyncio.timeout(60):
+            while b"asking" not in (line := await child.stdout.readline()):
+                assert line, "it ended"
+        child.send_signal(signal.SIGKILL)
+        assert await child.wait() == -signal.SIGKILL
+
+        await found.hurry()
+        await found.worker.step()
+        while_it_may_live = await tasks(found)
+        await found.admin.execute("UPDATE classifier.model_calls SET live_until = now() WHERE settled_at IS NULL")
+        await found.hurry()
+        await found.worker.step()
+
+        dead = [e.data.code for e in await found.said(DeadLetterRaised) if isinstance(e.data, DeadLetterRaised)]
+        made = [e.data.cost_usd for e in await found.said(ProposalMade) if isinstance(e.data, ProposalMade)]
+        if ends == "proposed":
+            assert (made, dead) == ([WORST.cost_usd + TOOK], [])
+        else:
+            assert while_it_may_live == [("open", 1, "budget_reserved")], "the killed try alone was one"
+            assert (made, dead) == ([], ["run_budget_exhausted"])
+        assert await spent(found) == sum(made, WORST.cost_usd if dead else Decimal(0)) <= Decimal(str(run_usd_max))
+
+
+@pytest.mark.parametrize(
+    ("ceilings", "most"),
+    [({"day_usd_max": 0.05}, "0.05"), ({"total_tokens_max": 30_000}, "0.06"), ({"run_usd_max": 0.01}, "0.10")],
+    ids=["day", "total", "run"],
+)
+async def test_a_loop_of_refused_outputs_and_cases_that_keep_coming_back_stops_at_the_ceiling(
+    migrated: MigratedDatabase, ceilings: dict[str, float], most: str
+) -> None:
+    """Eight hundred dollars in an afternoon: a schema that the model never meets, and somebody who redrives it all."""
+    model = FakeAnthropic("I would rather not say.")  # 1600 tokens and 0.00204 dollars a call
+    async with bench(migrated, tiny(budget=ceilings)) as found:
+        found.provider = Claude(
+            model="claude-haiku-4-5",
+            api_key="k",
+            base_url="http://model.test",
+            timeout_seconds=5,
+            http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(model.handle)),
+        )
+        found.worker = found.new_worker()
+        rounds = []
+        for number in range(12):
+            if number == 0 or "run_usd_max" not in ceilings:  # a customer who writes again begins a run of its own
+                await ask(found, *(str(ticket) for ticket in range(10)))
+            await found.worker.step()
+            await _redrive_all(found, f"round {number}")
+            await found.hurry()
+            rounds.append(len(model.sent))
+
+        assert rounds[-1] == rounds[-4], "nobody is asked any more"
+        assert await spent(found) == Decimal("0.00204") * len(model.sent) <= Decimal(most)
+        assert len(model.sent) >= 10, "and what the ceiling allows was asked"
+        assert len(await found.said(BudgetExhausted)) == (0 if "run_usd_max" in ceilings else 1)
+
+
+async def _redrive_all(desk: Bench, name: str) -> None:
+    dead = await desk.admin.fetch(
+        "SELECT dead_letter_id, case_id FROM classifier.dead_letters WHERE redriven_at IS NULL"
+    )
+    for row in dead:
+        nonce = named(f"{name} {row['case_id']}")
+        order = RedriveRequested(dead_letter_id=row["dead_letter_id"], service="classifier", nonce=nonce, by="Ada")
+        await desk.inbox.take([event(str(nonce), order, case_id=row["case_id"]).to_record()])
