@@ -67,6 +67,13 @@ class AnswerLostError(LaterError):
     """The call may have been answered, and may cost what it takes at most; nobody can tell."""
 
 
+class MoneyReservedError(LaterError):
+    """Calls under way may take what this one needs; it fits as soon as they took less."""
+
+    def __init__(self, message: str, *, seconds: float) -> None:
+        super().__init__("budget_reserved", message, seconds=seconds)
+
+
 class RunBudgetExhaustedError(PermanentError):
     """The run has used up its ceiling: no further call fits below it."""
 
@@ -101,7 +108,7 @@ class Purse(Protocol):
     async def reserve(self, worst: Cost) -> UUID:
         """Set aside the most that a call can take.
 
-        Raises RunBudgetExhaustedError, and LaterError where another ceiling forbids it, or calls under way do.
+        Raises RunBudgetExhaustedError, LaterError where another ceiling forbids it, MoneyReservedError.
         """
         ...
 

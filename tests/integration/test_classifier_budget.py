@@ -176,6 +176,42 @@ async def test_what_only_calls_under_way_forbid_waits_a_moment_and_is_no_failure
         assert len(await found.said(ProposalMade)) == 1
 
 
+async def test_what_is_too_old_to_be_answered_unattended_waits_for_calls_under_way_and_not_for_tomorrow(
+    migrated: MigratedDatabase,
+) -> None:
+    async with desk(migrated, day_usd_max=0.15) as found:
+        found.outside.tick(-25 * 3600)  # max_age_hours is 24
+        await found.hear(found.outside.says("1"))
+        [held] = await found.worker.claim()
+        purse = PostgresBudget(found.database, found.process, "scripted").purse(held)
+        call = await purse.reserve(WORST)
+        await ask(found, "2")
+        waiting = await tasks(found)
+
+        await purse.settle(call, WORST)
+        await found.admin.execute("UPDATE classifier.tasks SET available_at = now() WHERE last_code IS NOT NULL")
+        await found.worker.step()
+
+        assert ("open", 0, "budget_reserved") in waiting
+        [failed] = data_of(await found.said(ProposalFailed), ProposalFailed)
+        assert isinstance(failed, ProposalFailed)
+        assert failed.code == "day_budget_exhausted", "a person has it"
+
+
+async def test_what_waits_for_money_is_let_go_and_what_is_worked_on_is_left_alone(
+    migrated: MigratedDatabase,
+) -> None:
+    async with desk(migrated, day_usd_max=0.05) as found:
+        await ask(found, "1")
+        budget = PostgresBudget(found.database, found.process, "scripted")
+        await budget.let_go()
+        claimed = await found.worker.claim()
+        await budget.let_go()
+
+        assert len(claimed) == 1
+        assert await found.worker.claim() == []
+
+
 async def test_an_event_tells_what_all_tries_of_its_work_took(migrated: MigratedDatabase) -> None:
     lost = AnswerLostError("model_timeout", "no answer", seconds=0)
     turned_away = LaterError("model_overloaded", "busy", seconds=0)

@@ -265,6 +265,8 @@ async def test_a_timeline_tells_every_event_in_order_and_marks_the_proof(site: S
     assert [line.event_id for line in timeline.lines] == [event.event_id for event in events]
     assert timeline.row is not None
     assert timeline.row.sla.state == "met"
+    assert [run.cost_usd for run in timeline.runs] == [timeline.row.cost_usd], "what each run cost, and all together"
+    assert timeline.row.cost_usd > 0
     assert all(line.texts == () for line in timeline.lines)
 
 

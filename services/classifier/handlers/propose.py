@@ -14,7 +14,7 @@ from contracts.failures import LaterError
 from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
 from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
-from services.classifier.ports import Budget, Cost, Desk, Provider, Purse
+from services.classifier.ports import Budget, Cost, Desk, MoneyReservedError, Provider, Purse
 from services.runtime import cases, telemetry
 from services.runtime.cases import Change, StoredCase, merging
 from services.runtime.failures import Never
@@ -99,6 +99,8 @@ class Proposing:
                     run = _Run(claim, keys, now, traceparent, self.budget.purse(claim))
                     try:
                         return await self._propose(run, stored)
+                    except MoneyReservedError:
+                        raise
                     except LaterError as error:
                         if (failed := self._waited_out(run, stored, error)) is None:
                             raise

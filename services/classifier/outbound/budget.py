@@ -14,7 +14,7 @@ from contracts.envelope import Event, follow_up_id
 from contracts.events.proposals import BudgetExhausted
 from contracts.failures import LaterError
 from services.classifier.handlers.propose import SOURCE
-from services.classifier.ports import Cost, RunBudgetExhaustedError
+from services.classifier.ports import Cost, MoneyReservedError, RunBudgetExhaustedError
 from services.runtime import outbox
 from services.runtime.postgres import UNAVAILABLE, Connection, Database
 from services.runtime.process import PERIODS, Process, Unit
@@ -24,6 +24,8 @@ from services.runtime.tasks import Claim
 LOOK_SECONDS = 10.0
 MARGIN = timedelta(seconds=15)
 """Beyond a model's own time, until a call that nobody settled is taken for dead."""
+LEASE_MAX = timedelta(minutes=2)
+"""What waits for tomorrow waits longer than a lease; what is so near is claimed, or goes on by itself."""
 BUSY_SECONDS = 2.0
 """What fits as soon as calls under way take less than they may looks again after so long."""
 _NAMES = uuid5(NAMESPACE_URL, "nightshift:budget")
@@ -43,7 +45,7 @@ LEFT JOIN model_spend s ON s.process = $1 AND s.period = p.stored
 """
 _LET_GO = """
 UPDATE tasks SET available_at = clock_timestamp()
-WHERE process = $1 AND kind = 'propose' AND state = 'open'
+WHERE process = $1 AND kind = 'propose' AND state = 'open' AND available_at > clock_timestamp() + $2::interval
   AND last_code IN ('day_budget_exhausted', 'total_budget_exhausted')
 """
 
@@ -89,7 +91,7 @@ class PostgresBudget:
     async def let_go(self) -> None:
         """A higher ceiling is in force from the start on: whatever waits for money asks again."""
         async with self.database.connection() as connection:
-            await connection.execute(_LET_GO, self.process.name)
+            await connection.execute(_LET_GO, self.process.name, LEASE_MAX)
 
     async def look(self) -> None:
         """Tell the figures once."""
@@ -161,7 +163,7 @@ class PostgresPurse:
         is_spent = row["spent"] + asked > row["ceiling"]
         refused_total.labels(process, period, "spent" if is_spent else "reserved").inc()
         if not is_spent:
-            raise LaterError("budget_reserved", message, seconds=BUSY_SECONDS)
+            raise MoneyReservedError(message, seconds=BUSY_SECONDS)
         if period == "run":
             raise RunBudgetExhaustedError(message)
         tomorrow = (row["at"] + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)

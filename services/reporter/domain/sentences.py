@@ -145,7 +145,8 @@ def _proposed(data: proposals.ProposalMade) -> Told:
 
 
 def _proposal_failed(data: proposals.ProposalFailed) -> Told:
-    return Told("classifier", f"No proposal came of it after {data.attempts} attempts ({data.code}).")
+    cost = f" and {data.cost_usd:f} USD" if data.cost_usd else ""
+    return Told("classifier", f"No proposal came of it after {data.attempts} attempts{cost} ({data.code}).")
 
 
 def _budget_exhausted(data: proposals.BudgetExhausted) -> Told:

@@ -330,6 +330,8 @@ class Timeline(Contract):
 
     at: AwareDatetime
     row: CaseRow | None
+    runs: tuple[RunRow, ...]
+    """The newest, the last first."""
     lines: tuple[Line, ...]
     cut: bool = False
 

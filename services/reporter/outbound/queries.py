@@ -28,6 +28,7 @@ from services.reporter.domain.views import (
     IntakeRow,
     Latency,
     Line,
+    RunRow,
     SlaStatus,
     Status,
     Switch,
@@ -41,6 +42,7 @@ from services.runtime.postgres import Connection, Database
 ERRORS_SHOWN = 10
 HOURS_SHOWN = 10
 DAYS_SHOWN = 7
+RUNS_SHOWN = 20
 CASES_PER_PAGE = 50
 WAITING_SHOWN = 200
 LINES_MAX = 500
@@ -83,6 +85,9 @@ WHERE kind = 'case' AND ($1::text IS NULL OR state = $1) AND ($2::text IS NULL O
   AND ($3::timestamptz IS NULL OR (at, case_id) < ($3, $4::text)) ORDER BY at DESC, case_id DESC LIMIT $5
 """
 _CASE = "SELECT row::text FROM reporter.projections WHERE case_id = $1 AND kind = 'case'"
+_RUNS = """
+SELECT row::text FROM reporter.projections WHERE case_id = $1 AND kind = 'run' ORDER BY at DESC, key LIMIT $2
+"""
 _WAITING = """
 SELECT row::text FROM reporter.projections
 WHERE kind = $1 AND state = ANY($2) AND ($3::text IS NULL OR process = $3) ORDER BY at, case_id LIMIT $4
@@ -166,12 +171,14 @@ async def case_timeline(connection: Connection, case_id: str, *, reveal: bool = 
     found = await read_entries(connection, [case_id], limit=LINES_MAX + 1)
     entries = sorted(found.get(case_id, []), key=lambda e: (e.time, ORDER.get(e.type, len(ORDER)), e.event_id))
     row = await connection.fetchval(_CASE, case_id)
+    runs = await connection.fetch(_RUNS, case_id, RUNS_SHOWN)
     unseal = None
     if reveal and entries:
         unseal = (await vault.read(connection, [case_id]))[case_id].unseal
     return Timeline(
         at=await _now(connection),
         row=None if row is None else CaseRow.model_validate_json(row),
+        runs=tuple(RunRow.model_validate_json(text) for (text,) in runs),
         lines=tuple(_line(entry, unseal) for entry in entries[-LINES_MAX:]),
         cut=len(entries) > LINES_MAX,
     )
