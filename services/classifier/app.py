@@ -18,6 +18,7 @@ from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.outbound.doors import PacedReads
 from services.classifier.outbound.nearest import NAME, Nearest
+from services.classifier.outbound.patient import PatientProvider
 from services.classifier.ports import Budget, Provider
 from services.runtime import outside, service, telemetry
 from services.runtime.config import MissingSettingError
@@ -50,7 +51,9 @@ async def run() -> None:
         publishing, producer = Wake(), Producer()
         relay = Relay(database, "classifier", producer, publishing)
         providers = {
-            process.name: provider_of(settings.model or process.settings.model.default, process, settings)
+            process.name: PatientProvider(
+                provider_of(settings.model or process.settings.model.default, process, settings)
+            )
             for process in processes.values()
         }
         budgets = {name: PostgresBudget(database, processes[name], model.name) for name, model in providers.items()}

@@ -89,7 +89,7 @@ class Provider(Protocol):
         """`nearest`, or `claude:` and the model."""
 
     def worst_case(self, ask: Ask) -> Cost | None:
-        """The most that asking can take; none where it costs nothing."""
+        """The most that asking can take; none where it costs nothing. Raises LaterError where it is in vain now."""
 
     async def propose(self, ask: Ask) -> Answer:
         """Answer with JSON of the asked schema. Raises the failures of contracts.failures, AnswerLostError."""

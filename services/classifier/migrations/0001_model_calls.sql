@@ -54,7 +54,9 @@ BEGIN
     PERFORM FROM model_spend s WHERE s.process = of_process AND s.period = 'total' FOR UPDATE;
     now_at := clock_timestamp();
     today := (now_at AT TIME ZONE 'UTC')::date;
-    IF NOT EXISTS (SELECT FROM model_calls c WHERE c.call_id = of_call) THEN
+    -- Asked for again while it is under way it is reserved already; a call that is over is not to be had twice.
+    IF NOT EXISTS (SELECT FROM model_calls c
+                   WHERE c.call_id = of_call AND c.settled_at IS NULL AND c.live_until > now_at) THEN
         RETURN QUERY
             WITH used AS (
                 SELECT 1 AS n, sum(c.tokens_in + c.tokens_out) AS tokens, sum(c.cost_usd) AS usd

@@ -112,6 +112,7 @@ class PostgresPurse:
         self._claim = claim
         self._calls = 0
         self._work = follow_up_id(claim.cause, "model_work", claim.redrives)
+        self._worst = Cost()
         self.taken: Cost | None = None
 
     async def reserve(self, worst: Cost) -> UUID:
@@ -131,6 +132,7 @@ class PostgresPurse:
         self.taken = _cost_of(row)
         if row["period"] is not None:
             await self._refuse(row, worst)
+        self._worst = worst
         return call
 
     async def settle(self, call: UUID, took: Cost) -> None:
@@ -139,6 +141,10 @@ class PostgresPurse:
         )
         assert row is not None, "a call that was reserved is known"
         self.taken = _cost_of(row)
+        if took.cost_usd > self._worst.cost_usd:
+            log.error(
+                "a call took more than it could", model=self._budget.model, call=str(call), usd=str(took.cost_usd)
+            )
 
     async def lose(self, call: UUID) -> None:
         await self._twice(lambda connection: connection.execute(_LOSE, call))

@@ -2,10 +2,11 @@
 
 What becomes of a failure:
   429, 503, 529             LaterError, after Retry-After where it is named
-  408, 409, never connected LaterError, after a few seconds
-  5xx, timeout, cut
+  408, 409, other 5xx, never
+  connected                 LaterError, after a few seconds
+  502, 504, timeout, cut
   connection, an answer
-  without end               AnswerLostError (a LaterError): it may have been paid for
+  without end               AnswerLostError (a LaterError): it may have to be paid
   402 and any other 4xx     PermanentError with a code
   the model refuses         RefusedError (a PermanentError that carries what was spent)
   the answer was cut off at
@@ -41,6 +42,8 @@ ANSWER_BYTES_MAX: Final = 1_000_000
 _OVERLOADED: Final = 529
 _PATIENCE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, _OVERLOADED})
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
+_OF_GATEWAYS = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT})
+"""What stands before the API gave up on it: the API itself may go on, and answer nobody."""
 _CODES: Mapping[int, str] = {
     HTTPStatus.BAD_REQUEST: "model_request_rejected",
     HTTPStatus.UNAUTHORIZED: "model_key_rejected",
@@ -226,8 +229,7 @@ def _failure_of(error: anthropic.APIStatusError) -> LaterError | PermanentError:
         code = "model_rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "model_overloaded"
         return LaterError(code, message, seconds=OVERLOADED_SECONDS if asked is None else asked)
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        began = status not in _PASSING
-        later = AnswerLostError if began else LaterError
+        later = AnswerLostError if status in _OF_GATEWAYS else LaterError
         return later("model_failed", message, seconds=RETRY_DEFAULT_SECONDS if asked is None else asked)
     return PermanentError(_CODES.get(status, "model_request_rejected"), message)
 
