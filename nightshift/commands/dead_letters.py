@@ -131,7 +131,7 @@ def causes(state: State, *, json: Json = False) -> None:
         if row.kind == "dead_letter":
             what += f", {row.work} of {row.service} ({row.code})"
         if row.kind == "budget":
-            what += f" of the {row.work} is used up ({row.code})"
+            what += f" of the {row.work} is used up: {row.detail}"
         table.add_row(row.cause, what, f"{row.count:,}", f"{row.since:%m-%d %H:%M}", left, said_of(row))
     Console().print(table)
     print("`nightshift acknowledge CAUSE` says that you see to it; `nightshift redrive --cause CAUSE` tries all again")

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import httpx2
 import pytest
+from prometheus_client import REGISTRY
 
 from contracts.base import Fact
 from contracts.envelope import Event
@@ -224,6 +225,19 @@ async def test_an_event_tells_what_all_tries_of_its_work_took(migrated: Migrated
             "invalid, lost, accepted; nothing for what was turned away"
         )
         assert await spent(found) == made.cost_usd
+
+
+async def test_what_is_used_of_each_ceiling_is_told_as_a_figure(migrated: MigratedDatabase) -> None:
+    async with desk(migrated, day_usd_max=0.5, total_tokens_max=9000) as found:
+        await ask(found, "1")
+        await PostgresBudget(found.database, found.process, "scripted").look()
+
+        def figure(name: str, period: str, unit: str) -> float | None:
+            labels = {"process": "tiny", "period": period, "unit": unit}
+            return REGISTRY.get_sample_value(f"nightshift_budget_{name}", labels)
+
+        assert (figure("used", "day", "usd"), figure("ceiling", "day", "usd")) == (0.04, 0.5)
+        assert (figure("used", "total", "tokens"), figure("ceiling", "total", "tokens")) == (110, 9000)
 
 
 async def test_a_provider_that_costs_nothing_leaves_the_ledger_alone(migrated: MigratedDatabase) -> None:

@@ -137,7 +137,11 @@ async def test_a_budget_that_is_used_up_is_told_once_and_is_over_when_its_ceilin
     await bench.teller().look()
 
     (message,) = told(bench.duty)
-    assert f"support: {whose} budget for models is used up (usd), and what needs one waits" in message
+    assert (
+        f"support: {whose} budget for models is used up, and what needs one waits: 19.95 of 20 usd are spent" in message
+    )
+    assert "the next call to claude:claude-sonnet-5-5 (for support:zendesk:42) can take 0.08" in message
+    assert "support:zendesk:17 took most, 3.1" in message
     assert [(cause.kind, cause.count) for cause in causes] == [("budget", 1)]
     assert await bench.causes() == []
 

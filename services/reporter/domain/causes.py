@@ -22,6 +22,8 @@ class Cause:
     since: datetime
     due_at: datetime | None
     """When the next first reply among them is late; none where none is ahead."""
+    detail: str = ""
+    """More about it: words of ours, amounts and ids."""
 
     @property
     def id(self) -> str:

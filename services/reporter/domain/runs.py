@@ -193,6 +193,12 @@ def budget_of(history: History) -> BudgetRow | None:
         period=last.data.period,
         unit=last.data.unit,
         ceiling=last.data.ceiling,
+        spent=last.data.spent,
+        asked=last.data.asked,
+        asked_by=last.data.asked_by,
+        model=last.data.model,
+        dearest=last.data.dearest,
+        dearest_spent=last.data.dearest_spent,
         said_at=last.time,
     )
 

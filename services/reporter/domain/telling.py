@@ -123,4 +123,4 @@ def _what(cause: Cause) -> str:
             return f"{cause.count} approval{many} without an answer"
         case "budget":
             whose = "the day's" if cause.work == "day" else "the whole"
-            return f"{whose} budget for models is used up ({cause.code}), and what needs one waits"
+            return f"{whose} budget for models is used up, and what needs one waits: {cause.detail}"

@@ -73,6 +73,12 @@ class BudgetRow(Contract):
     period: Literal["day", "total"]
     unit: Literal["tokens", "usd"]
     ceiling: Decimal
+    spent: Decimal
+    asked: Decimal
+    asked_by: str
+    model: str
+    dearest: str
+    dearest_spent: Decimal
     said_at: AwareDatetime
 
 
@@ -206,6 +212,8 @@ class CauseRow(Contract):
     work: str
     code: str
     count: int
+    detail: str = ""
+    """More about it, where the words before do not say all."""
     since: AwareDatetime
     due_at: AwareDatetime | None
     """When the next first reply among them is late; none where none is ahead."""

@@ -41,8 +41,8 @@ WHERE kind = 'budget' AND (state = 'total' OR at >= date_trunc('day', clock_time
 _SEE = """
 WITH found AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
-                         $8::timestamptz[], $9::timestamptz[])
-        f(cause, process, kind, service, work, code, count, since, due_at)),
+                         $8::timestamptz[], $9::timestamptz[], $10::text[])
+        f(cause, process, kind, service, work, code, count, since, due_at, detail)),
 ended AS (
     UPDATE reporter.causes SET count = 0, told_count = 0, asked_since = NULL, escalated_at = NULL,
                                acknowledged_at = NULL, acknowledged_by = NULL, tries = 0, failed = NULL
@@ -50,10 +50,12 @@ ended AS (
 forgotten AS (
     DELETE FROM reporter.causes WHERE count = 0 AND cause NOT IN (SELECT cause FROM found)
         AND coalesce(told_at, since) < clock_timestamp() - interval '1 day')
-INSERT INTO reporter.causes AS c (cause, process, kind, service, work, code, count, since, due_at)
+INSERT INTO reporter.causes AS c (cause, process, kind, service, work, code, count, since, due_at, detail)
 SELECT * FROM found ORDER BY cause
-ON CONFLICT (cause) DO UPDATE SET count = excluded.count, since = excluded.since, due_at = excluded.due_at
-WHERE (c.count, c.since, c.due_at) IS DISTINCT FROM (excluded.count, excluded.since, excluded.due_at)
+ON CONFLICT (cause) DO UPDATE SET count = excluded.count, since = excluded.since, due_at = excluded.due_at,
+                                  detail = excluded.detail
+WHERE (c.count, c.since, c.due_at, c.detail)
+    IS DISTINCT FROM (excluded.count, excluded.since, excluded.due_at, excluded.detail)
 """
 _DUE = """
 SELECT *, clock_timestamp() AS now FROM reporter.causes WHERE count > 0 AND try_at <= clock_timestamp()
@@ -116,6 +118,7 @@ class PostgresCauses:
                 [cause.count for cause in found],
                 [cause.since for cause in found],
                 [cause.due_at for cause in found],
+                [cause.detail for cause in found],
             )
 
     def _is_in_force(self, budget: BudgetRow) -> bool:
@@ -157,6 +160,8 @@ def _used_up(budget: BudgetRow) -> Cause:
         count=1,
         since=budget.said_at,
         due_at=None,
+        detail=f"{budget.spent:f} of {budget.ceiling:f} {budget.unit} are spent, and the next call to {budget.model} "
+        f"(for {budget.asked_by}) can take {budget.asked:f}; {budget.dearest} took most, {budget.dearest_spent:f}",
     )
 
 
@@ -170,6 +175,7 @@ def _cause(row: asyncpg.Record) -> Cause:
         count=row["count"],
         since=row["since"],
         due_at=row["due_at"],
+        detail=row["detail"],
     )
 
 

@@ -9,6 +9,14 @@ from services.classifier.domain.prices import UnknownPriceError
 from services.runtime.config import MissingSettingError
 from services.runtime.process import ProcessInvalidError, load
 
+OWN = """as_of = 2026-11-27
+[models.claude-of-mine]
+input = "1"
+output = "2"
+cache_write = "1.5"
+cache_read = "0.1"
+"""
+
 
 def settings(key: str | None = None) -> Settings:
     return Settings(
@@ -38,3 +46,9 @@ def test_a_model_without_a_price_does_not_start() -> None:
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(MissingSettingError, match="NIGHTSHIFT_ANTHROPIC_API_KEY"):
         provider_of("claude:claude-haiku-5-5", load("support"), settings())
+
+
+def test_a_model_of_ones_own_price_list_starts() -> None:
+    own = settings("key").model_copy(update={"prices": OWN})
+
+    assert provider_of("claude:claude-of-mine", load("support"), own).name == "claude:claude-of-mine"
