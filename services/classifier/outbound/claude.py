@@ -44,6 +44,7 @@ _PATIENCE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILA
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
 _OF_GATEWAYS = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT})
 """What stands before the API gave up on it: the API itself may go on, and answer nobody."""
+_NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 _CODES: Mapping[int, str] = {
     HTTPStatus.BAD_REQUEST: "model_request_rejected",
     HTTPStatus.UNAUTHORIZED: "model_key_rejected",
@@ -120,13 +121,12 @@ class Claude:
         except anthropic.APIStatusError as error:
             raise _failure_of(error) from None  # the cause quotes the other side's words
         except (anthropic.APITimeoutError, TimeoutError) as error:
-            raise AnswerLostError(
+            raise _lost(error)(
                 "model_timeout", "the model did not answer in time", seconds=RETRY_DEFAULT_SECONDS
             ) from error
         except anthropic.APIConnectionError as error:
             endless = isinstance(error.__cause__, _EndlessAnswerError)
-            never_sent = isinstance(error.__cause__, httpx2.ConnectError)
-            raise (LaterError if never_sent else AnswerLostError)(
+            raise _lost(error)(
                 "model_unreadable" if endless else "model_unreachable",
                 "the model's answer has no end" if endless else "the model cannot be reached",
                 seconds=RETRY_DEFAULT_SECONDS,
@@ -203,6 +203,11 @@ def _schema_of(output: type[Contract]) -> dict[str, object]:
 def _kept(instructions: str) -> TextBlockParam:
     """Equal for every case, so kept for five minutes; below the model's least length that costs nothing."""
     return {"type": "text", "text": instructions, "cache_control": {"type": "ephemeral"}}
+
+
+def _lost(error: Exception) -> type[LaterError]:
+    """Whether an answer may have been lost: none where there was never a connection to ask on."""
+    return LaterError if isinstance(error.__cause__, _NEVER_SENT) else AnswerLostError
 
 
 def _is_whole(message: object) -> bool:

@@ -117,6 +117,7 @@ async def test_the_worst_case_is_no_less_than_a_token_for_each_byte_that_is_sent
         pytest.param(FakeAnthropic("", status=429), False, id="rate limited"),
         pytest.param(FakeAnthropic("", status=529), False, id="overloaded"),
         pytest.param(FakeAnthropic("", fails=httpx2.ConnectError), False, id="never connected"),
+        pytest.param(FakeAnthropic("", fails=httpx2.ConnectTimeout), False, id="never connected in time"),
         pytest.param(FakeAnthropic("", status=500), False, id="failing"),
         pytest.param(FakeAnthropic("", status=502), True, id="away behind a gateway"),
         pytest.param(FakeAnthropic("", status=504), True, id="given up by a gateway"),
