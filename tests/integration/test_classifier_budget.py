@@ -3,16 +3,16 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from typing import TypeVar
 
 import httpx2
 import pytest
 from prometheus_client import REGISTRY
 
 from contracts.base import Fact
-from contracts.envelope import Event
 from contracts.events.control import RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.proposals import BudgetExhausted, ProposalFailed, ProposalMade
@@ -30,6 +30,7 @@ from tests.fakes.proposing import GOOD, Bench, ScriptedModel, bench
 
 BAD = '{"confidence": 7}'
 TOOK = Decimal("0.04")
+F = TypeVar("F", bound=Fact)
 
 
 @asynccontextmanager
@@ -71,11 +72,9 @@ async def till_midnight(desk: Bench) -> float:
     return seconds
 
 
-async def spent(desk: Bench, period: str = "total") -> Decimal:
-    usd: Decimal | None = await desk.admin.fetchval(
-        "SELECT cost_usd FROM classifier.model_spend WHERE period = $1", period
-    )
-    return usd or Decimal(0)
+async def spent(desk: Bench) -> Decimal:
+    usd: Decimal = await desk.admin.fetchval("SELECT cost_usd FROM classifier.model_spend WHERE period = 'total'")
+    return usd
 
 
 async def next_day(desk: Bench) -> None:
@@ -88,20 +87,17 @@ async def next_day(desk: Bench) -> None:
     await desk.hurry()
 
 
-def data_of(events: Sequence[Event[Fact]], kind: type[Fact]) -> list[Fact]:
-    assert all(type(event.data) is kind for event in events)
-    return [event.data for event in events]
+async def said(desk: Bench, kind: type[F]) -> list[F]:
+    return [event.data for event in await desk.said(kind) if isinstance(event.data, kind)]
 
 
 async def test_a_run_past_its_ceiling_is_a_persons_and_says_what_it_took(migrated: MigratedDatabase) -> None:
     async with desk(migrated, BAD, run_usd_max=0.12) as found:  # the first call fits, the second might not
         await ask(found, "1")
 
-        [failed] = data_of(await found.said(ProposalFailed), ProposalFailed)
-        [dead] = data_of(await found.said(DeadLetterRaised), DeadLetterRaised)
-        assert isinstance(failed, ProposalFailed)
+        [failed] = await said(found, ProposalFailed)
+        [dead] = await said(found, DeadLetterRaised)
         assert (failed.code, failed.cost_usd, failed.attempts) == ("run_budget_exhausted", TOOK, 1)
-        assert isinstance(dead, DeadLetterRaised)
         assert dead.message == (
             "the run's ceiling is 0.12 usd: 0.04 are spent, 0 reserved, and the call to scripted can take 0.10"
         )
@@ -114,13 +110,12 @@ async def test_past_the_days_ceiling_work_waits_for_tomorrow_uses_up_no_attempt_
     async with desk(migrated, day_usd_max=0.15) as found:
         await ask(found, "1", "2", "3", "4")
 
-        [said] = await found.said(BudgetExhausted)
-        assert isinstance(said.data, BudgetExhausted)
-        assert said.case_id.startswith("tiny:budget-2")
-        assert (said.data.period, said.data.unit, said.data.model) == ("day", "usd", "scripted")
-        assert (said.data.ceiling, said.data.spent, said.data.asked) == (Decimal("0.15"), TOOK * 2, WORST.cost_usd)
-        assert said.data.asked_by in {"tiny:none:3", "tiny:none:4"}
-        assert said.data.dearest_spent == TOOK
+        [event] = await found.said(BudgetExhausted)
+        [told] = await said(found, BudgetExhausted)
+        assert event.case_id.startswith("tiny:budget-2")
+        assert (told.period, told.unit, told.model, told.asked_by) == ("day", "usd", "scripted", "tiny:none:3")
+        assert (told.ceiling, told.spent, told.asked) == (Decimal("0.15"), TOOK * 2, WORST.cost_usd)
+        assert (told.dearest, told.dearest_spent) == ("tiny:none:1", TOOK)
         assert [*await tasks(found)].count(("open", 0, "day_budget_exhausted")) == 2
         assert abs(await till_midnight(found) - await wait_seconds(found)) < 5
         assert len(await found.said(ProposalMade)) == 2
@@ -150,10 +145,7 @@ async def test_past_the_total_work_waits_until_the_ceiling_is_raised_and_each_he
             await found.hurry()
 
         assert still.count(("open", 0, "total_budget_exhausted")) == 2
-        assert [e.data.ceiling for e in await found.said(BudgetExhausted) if isinstance(e.data, BudgetExhausted)] == [
-            Decimal("0.15"),
-            Decimal("0.2"),
-        ]
+        assert [one.ceiling for one in await said(found, BudgetExhausted)] == [Decimal("0.15"), Decimal("0.2")]
         assert len(await found.said(ProposalMade)) == 3
         assert await spent(found) <= Decimal("0.2")
 
@@ -194,8 +186,7 @@ async def test_what_is_too_old_to_be_answered_unattended_waits_for_calls_under_w
         await found.worker.step()
 
         assert ("open", 0, "budget_reserved") in waiting
-        [failed] = data_of(await found.said(ProposalFailed), ProposalFailed)
-        assert isinstance(failed, ProposalFailed)
+        [failed] = await said(found, ProposalFailed)
         assert failed.code == "day_budget_exhausted", "a person has it"
 
 
@@ -219,8 +210,7 @@ async def test_an_event_tells_what_all_tries_of_its_work_took(migrated: Migrated
     async with desk(migrated, BAD, turned_away, lost, GOOD) as found:
         await ask(found, "1")
 
-        [made] = data_of(await found.said(ProposalMade), ProposalMade)
-        assert isinstance(made, ProposalMade)
+        [made] = await said(found, ProposalMade)
         assert made.cost_usd == TOOK + WORST.cost_usd + TOOK, (
             "invalid, lost, accepted; nothing for what was turned away"
         )
@@ -273,8 +263,8 @@ async def test_a_classifier_killed_while_its_model_thinks_has_spent_the_most_tha
         await found.hurry()
         await found.worker.step()
 
-        dead = [e.data.code for e in await found.said(DeadLetterRaised) if isinstance(e.data, DeadLetterRaised)]
-        made = [e.data.cost_usd for e in await found.said(ProposalMade) if isinstance(e.data, ProposalMade)]
+        dead = [one.code for one in await said(found, DeadLetterRaised)]
+        made = [one.cost_usd for one in await said(found, ProposalMade)]
         if ends == "proposed":
             assert (made, dead) == ([WORST.cost_usd + TOOK], [])
         else:
