@@ -74,7 +74,7 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
     if (hour := intake.intake_of(history)) is not None:
         rows.append(_row("intake", "", hour.state, hour.hour, hour))
     if (budget := runs.budget_of(history)) is not None:
-        rows.append(_row("budget", "", budget.period, budget.said_at, budget))
+        rows.append(_row("budget", "", budget.told.period, budget.said_at, budget))
     case: CaseRow | None = None
     if len(history.events) > sum(len(history.of(contract)) for contract in OF_NO_CASE):
         case = _case(history, policy, promise, found_runs, errors, letters, approvals)

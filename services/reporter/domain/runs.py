@@ -188,19 +188,7 @@ def budget_of(history: History) -> BudgetRow | None:
     last = max(history.of(BudgetExhausted), key=lambda e: (e.time, e.event_id), default=None)
     if last is None:
         return None
-    return BudgetRow(
-        process=history.process,
-        period=last.data.period,
-        unit=last.data.unit,
-        ceiling=last.data.ceiling,
-        spent=last.data.spent,
-        asked=last.data.asked,
-        asked_by=last.data.asked_by,
-        model=last.data.model,
-        dearest=last.data.dearest,
-        dearest_spent=last.data.dearest_spent,
-        said_at=last.time,
-    )
+    return BudgetRow(process=history.process, said_at=last.time, told=last.data)
 
 
 def _ordered(history: History) -> dict[UUID, tuple[LetterState, str | None]]:

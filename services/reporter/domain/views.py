@@ -8,6 +8,7 @@ from pydantic import AwareDatetime
 
 from contracts.base import Contract
 from contracts.decision import Reason
+from contracts.events.proposals import BudgetExhausted
 
 CaseState = Literal[
     "seen",
@@ -67,19 +68,11 @@ class IntakeRow(Contract):
 
 
 class BudgetRow(Contract):
-    """A ceiling on what models may cost that was reached, in the words of the event that said so."""
+    """A ceiling on what models may cost that was reached."""
 
     process: str
-    period: Literal["day", "total"]
-    unit: Literal["tokens", "usd"]
-    ceiling: Decimal
-    spent: Decimal
-    asked: Decimal
-    asked_by: str
-    model: str
-    dearest: str
-    dearest_spent: Decimal
     said_at: AwareDatetime
+    told: BudgetExhausted
 
 
 class ErrorRow(Contract):

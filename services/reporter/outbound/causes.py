@@ -122,9 +122,9 @@ class PostgresCauses:
             )
 
     def _is_in_force(self, budget: BudgetRow) -> bool:
-        ceilings = self._ceilings.get(budget.process)
-        now = budget.ceiling if ceilings is None else ceilings.of(budget.period, budget.unit)
-        return now is not None and now <= budget.ceiling
+        told, ceilings = budget.told, self._ceilings.get(budget.process)
+        now = told.ceiling if ceilings is None else ceilings.of(told.period, told.unit)
+        return now is not None and now <= told.ceiling
 
     async def claim(
         self, decide: Callable[[Cause, Standing, datetime], Telling | None], *, lease: timedelta
@@ -151,17 +151,18 @@ class PostgresCauses:
 
 
 def _used_up(budget: BudgetRow) -> Cause:
+    told = budget.told
     return Cause(
         process=budget.process,
         kind="budget",
         service="classifier",
-        work=budget.period,
-        code=budget.unit,
+        work=told.period,
+        code=told.unit,
         count=1,
         since=budget.said_at,
         due_at=None,
-        detail=f"{budget.spent:f} of {budget.ceiling:f} {budget.unit} are spent, and the next call to {budget.model} "
-        f"(for {budget.asked_by}) can take {budget.asked:f}; {budget.dearest} took most, {budget.dearest_spent:f}",
+        detail=f"{told.spent:f} of {told.ceiling:f} {told.unit} are spent, and the next call to {told.model} (for "
+        f"{told.asked_by}) can take {told.asked:f}; {told.dearest} took most, {told.dearest_spent:f}",
     )
 
 
