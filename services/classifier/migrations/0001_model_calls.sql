@@ -32,7 +32,7 @@ CREATE TABLE model_spend (
 -- What all calls of one piece of work take so far.
 CREATE FUNCTION model_calls_taken(of_work uuid) RETURNS TABLE (tokens_in bigint, tokens_out bigint, cost_usd numeric)
 LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
-    SELECT coalesce(sum(c.tokens_in), 0)::bigint, coalesce(sum(c.tokens_out), 0)::bigint, coalesce(sum(c.cost_usd), 0)
+    SELECT coalesce(sum(c.tokens_in), 0)::bigint, coalesce(sum(c.tokens_out), 0)::bigint, coalesce(trim_scale(sum(c.cost_usd)), 0)
     FROM model_calls c WHERE c.work = of_work
 $$;
 
@@ -77,7 +77,8 @@ BEGIN
                 UNION ALL
                 SELECT n, 'usd', usd_max[n], worst_usd, coalesce(used.usd, 0), coalesce(live.usd, 0)
                 FROM used LEFT JOIN live USING (n))
-            SELECT (ARRAY['run', 'day', 'total'])[n], unit, ceiling, used - live, live, now_at, taken.*
+            SELECT (ARRAY['run', 'day', 'total'])[n], unit, ceiling, trim_scale(used - live), trim_scale(live), now_at,
+                   taken.*
             FROM sums, model_calls_taken(of_work) taken WHERE used + asked > ceiling
             ORDER BY used - live + asked > ceiling DESC, n, unit DESC LIMIT 1;
         IF FOUND THEN

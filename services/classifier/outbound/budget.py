@@ -34,7 +34,7 @@ _RESERVE = "SELECT * FROM reserve_model_call($1, $2, $3, $4, $5, $6, $7, $8, $9,
 _SETTLE = "SELECT * FROM settle_model_call($1, $2, $3, $4)"
 _LOSE = "UPDATE model_calls SET live_until = clock_timestamp() WHERE call_id = $1 AND settled_at IS NULL"
 _DEAREST = """
-SELECT case_id, CASE $3 WHEN 'tokens' THEN sum(tokens_in + tokens_out) ELSE sum(cost_usd) END AS spent
+SELECT case_id, CASE $3 WHEN 'tokens' THEN sum(tokens_in + tokens_out) ELSE trim_scale(sum(cost_usd)) END AS spent
 FROM model_calls WHERE process = $1 AND ($2::date IS NULL OR day = $2) GROUP BY case_id ORDER BY 2 DESC, 1 LIMIT 1
 """
 _WAS_SAID = "SELECT 1 FROM outbox_known WHERE event_id = $1"
