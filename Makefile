@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-real test-compose test-k8s chaos lint format contracts lock bench clean
 BIN := .venv/bin
+# A file's tests stay together. Without the second, files of few tests come last, and those take longest.
+LONGEST_FIRST := --dist loadfile --no-loadscope-reorder
 ARGS ?=
 # With it every start of a service would compile all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,10 +18,10 @@ demo: install ## the whole system and a simulated outside world, for one night; 
 	@$(BIN)/nightshift demo $(ARGS)
 
 test: install ## every test that needs no container engine, on up to four processes
-	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 $(LONGEST_FIRST) $(ARGS)
 
 test-real: install ## the same integration and e2e tests on Apache Kafka and Postgres 17; skipped where no container engine answers
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --stack=real tests/integration tests/e2e $(ARGS)
+	@$(BIN)/python -m pytest -q -n 2 $(LONGEST_FIRST) --stack=real tests/e2e tests/integration $(ARGS)
 
 test-compose: install ## docker-compose.yml on a container engine: a night, every query of the dashboards, down and up again
 	@$(BIN)/python -m pytest -s -q tests/real/test_compose.py $(ARGS)
