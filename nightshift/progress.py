@@ -1,5 +1,6 @@
-"""How long work tells how far it is."""
+"""How long work tells how far it is, and what came of it."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -27,3 +28,8 @@ def bar() -> Iterator[Progress]:
             shown.update(task, description=phase, completed=done, total=total)
 
         yield say
+
+
+def answers() -> Console:
+    """For what is printed at the end: as wide as the terminal, or wide enough for whatever reads it instead."""
+    return Console(soft_wrap=True, highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)

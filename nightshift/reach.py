@@ -19,7 +19,7 @@ from nightshift import MendableError
 from nightshift.embedded.postgres import EmbeddedPostgres
 from nightshift.stack import default_state, external_admin_url, running
 from services.runtime.postgres import Connection
-from services.runtime.process import SHIPPED, Process, ProcessInvalidError, load
+from services.runtime.process import Process, ProcessInvalidError, load, root_of
 
 SERVER_WAIT_SECONDS = 15.0
 """How long a command waits for another one that uses the embedded database alone."""
@@ -131,7 +131,7 @@ def folder_of(name: str) -> Path:
 
 def _root_of(name: str) -> Path:
     mounted = os.environ.get("NIGHTSHIFT_PROCESSES_FOLDER")
-    return Path(mounted) if mounted and (Path(mounted) / name).is_dir() else SHIPPED
+    return root_of(name, Path(mounted) if mounted else None)
 
 
 def who() -> str:

@@ -1,6 +1,5 @@
 """`nightshift eval PROCESS`: how often a model is right about labelled cases, and whether a change may go live."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,7 +59,7 @@ def eval_(
     if json:
         as_json(_told(ran, compared))
     else:
-        _show(_console(), ran, compared, {one.id: one.text for one in evals})
+        _show(progress.answers(), ran, compared, {one.id: one.text for one in evals})
     raise typer.Exit(BLOCKED if compared.blocks else PASSED)
 
 
@@ -94,10 +93,6 @@ def _told(ran: "Ran", compared: "Comparison") -> dict[str, object]:
         "newly_right": [flip.row.id for flip in compared.flips if flip.better],
         "newly_wrong": [flip.row.id for flip in compared.flips if not flip.better],
     }
-
-
-def _console() -> Console:
-    return Console(highlight=False) if sys.stdout.isatty() else Console(width=160, highlight=False)
 
 
 def _show(console: Console, ran: "Ran", compared: "Comparison", texts: dict[str, str]) -> None:

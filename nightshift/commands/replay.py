@@ -192,12 +192,8 @@ def _dollars(text: str | None, model: str | None) -> Decimal:
     return dollars
 
 
-def _console() -> Console:
-    return Console(soft_wrap=True, highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
-
-
 def _tell_topics(done: "reporter.Replayed") -> None:
-    console, found = _console(), done.differences
+    console, found = progress.answers(), done.differences
     again = " (going on from an interrupted replay)" if done.resumed else ""
     console.print(f"{done.events:,} events of {done.cases:,} subjects replayed from the topics{again}")
     for case_id, whats in list(found.cases.items())[:_SHOWN_MAX]:
@@ -221,7 +217,7 @@ def _tell_topics(done: "reporter.Replayed") -> None:
 
 
 def _tell_decisions(done: "decisions.Replayed") -> None:
-    console = _console()
+    console = progress.answers()
     again = " (going on from where it stopped)" if done.resumed else ""
     console.print(f"{len(done.compared):,} decisions run again{again}; nothing was sent")
     for outcome, count in sorted(done.counts.items(), key=lambda one: -one[1]):

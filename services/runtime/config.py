@@ -6,6 +6,7 @@ So Docker and Kubernetes may mount any of them as a secret. A variable or file t
 import os
 import ssl
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -71,10 +72,15 @@ class KafkaSettings(_Settings):
             raise ValueError("kafka_ca is set, so kafka_security_protocol must be SSL or SASL_SSL")
         if self.kafka_security_protocol.endswith("SSL"):
             try:
-                ssl.create_default_context(cadata=self.kafka_ca)
+                self.kafka_tls  # noqa: B018  # made once, and here, so that a fault in it is told at start
             except (ssl.SSLError, ValueError):
                 raise ValueError("kafka_ca holds no certificate: give the text of a PEM file") from None
         return self
+
+    @cached_property
+    def kafka_tls(self) -> ssl.SSLContext:
+        """By which the broker's certificate is judged."""
+        return ssl.create_default_context(cadata=self.kafka_ca)
 
     def client(self) -> dict[str, Any]:
         """What any client of aiokafka is told."""
@@ -83,7 +89,7 @@ class KafkaSettings(_Settings):
             "security_protocol": self.kafka_security_protocol,
         }
         if self.kafka_security_protocol.endswith("SSL"):
-            told["ssl_context"] = ssl.create_default_context(cadata=self.kafka_ca)
+            told["ssl_context"] = self.kafka_tls
         if self.kafka_sasl_password is not None:
             told |= {
                 "sasl_mechanism": self.kafka_sasl_mechanism,

@@ -79,8 +79,8 @@ async def _start(broker: KafkaBroker, kafka: KafkaSettings) -> None:
     async with asyncio.TaskGroup() as group:
         for subscriber in broker.subscribers:
             group.create_task(tried(subscriber.start))
-    for failure in failures:
-        raise failure
+    if failures:
+        raise failures[0]
 
 
 class Link:

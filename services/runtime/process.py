@@ -352,8 +352,12 @@ def load_all(settings: RuntimeSettings) -> dict[str, Process]:
     except tomllib.TOMLDecodeError as error:
         raise ProcessInvalidError(f"NIGHTSHIFT_PROCESS_OVERRIDES is no TOML: {error}") from error
     own = settings.processes_folder
-    roots = {name: own if own is not None and (own / name).is_dir() else SHIPPED for name in settings.process_names}
-    return {name: load(name, root, overrides.get(name, {})) for name, root in roots.items()}
+    return {name: load(name, root_of(name, own), overrides.get(name, {})) for name in settings.process_names}
+
+
+def root_of(name: str, mounted: Path | None) -> Path:
+    """Where a process lies: in the mounted folder, or else among the shipped ones."""
+    return mounted if mounted is not None and (mounted / name).is_dir() else SHIPPED
 
 
 def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = None) -> Process:

@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx2
 
+from services.classifier.outbound.claude import Claude
+
 USAGE = {"input_tokens": 1000, "output_tokens": 200, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 400}
 
 
@@ -19,6 +21,16 @@ class FakeAnthropic:
     body: bytes | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     sent: list[httpx2.Request] = field(default_factory=list)
+
+    def claude(self) -> Claude:
+        """A provider that asks it."""
+        return Claude(
+            model="claude-haiku-4-5",
+            api_key="k",
+            base_url="http://model.test",
+            timeout_seconds=5,
+            http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(self.handle)),
+        )
 
     def handle(self, request: httpx2.Request) -> httpx2.Response:
         self.sent.append(request)

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import TypeVar
 
-import httpx2
 import pytest
 from prometheus_client import REGISTRY
 
@@ -19,7 +18,6 @@ from contracts.events.proposals import BudgetExhausted, ProposalFailed, Proposal
 from contracts.failures import LaterError
 from nightshift.supervisor import PROJECT
 from services.classifier.outbound.budget import PostgresBudget
-from services.classifier.outbound.claude import Claude
 from services.classifier.ports import AnswerLostError, Cost
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import tiny
@@ -284,13 +282,7 @@ async def test_a_loop_of_refused_outputs_and_cases_that_keep_coming_back_stops_a
     """Eight hundred dollars in an afternoon: a schema that the model never meets, and somebody who redrives it all."""
     model = FakeAnthropic("I would rather not say.")  # 1600 tokens and 0.00204 dollars a call
     async with bench(migrated, tiny(budget=ceilings)) as found:
-        found.provider = Claude(
-            model="claude-haiku-4-5",
-            api_key="k",
-            base_url="http://model.test",
-            timeout_seconds=5,
-            http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(model.handle)),
-        )
+        found.provider = model.claude()
         found.worker = found.new_worker()
         rounds = []
         for number in range(12):

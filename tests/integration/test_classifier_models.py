@@ -9,7 +9,6 @@ import pytest
 
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.proposals import ProposalFailed, ProposalMade
-from services.classifier.outbound.claude import Claude
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import tiny
 from tests.fakes.anthropic import FakeAnthropic
@@ -51,13 +50,7 @@ class Desk:
 @asynccontextmanager
 async def desk(migrated: MigratedDatabase, model: FakeAnthropic) -> AsyncIterator[Desk]:
     async with bench(migrated, tiny()) as made:
-        made.provider = Claude(
-            model="claude-haiku-4-5",
-            api_key="k",
-            base_url="http://model.test",
-            timeout_seconds=5,
-            http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(model.handle)),
-        )
+        made.provider = model.claude()
         made.worker = made.new_worker()
         yield Desk(made, model)
 

@@ -8,14 +8,7 @@ from services.classifier.config import Settings
 from services.classifier.domain.prices import UnknownPriceError
 from services.runtime.config import MissingSettingError
 from services.runtime.process import ProcessInvalidError, load
-
-OWN = """as_of = 2026-11-27
-[models.claude-of-mine]
-input = "1"
-output = "2"
-cache_write = "1.5"
-cache_read = "0.1"
-"""
+from tests.unit.classifier.test_prices import OWN
 
 
 def settings(key: str | None = None) -> Settings:
