@@ -255,6 +255,33 @@ async def test_a_refusal_for_good_is_a_dead_letter_and_a_person_is_told(actor: B
     assert (letter.work, letter.code) == ("effect.reply", "unprocessable")
 
 
+async def test_a_lost_call_to_a_ticket_that_is_closed_meanwhile_ends_after_one_look(actor: Bench) -> None:
+    await actor.ask()
+    closed = raises(PermanentError("closed", "422"))
+    actor.outside.faults.extend([call_lost, closed, closed])
+    await actor.send()
+    await actor.hurry()
+
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "superseded"}
+    assert await actor.said(DeadLetterRaised) == []
+
+
+async def test_a_lost_call_that_is_refused_ever_after_is_a_dead_letter_and_waits_for_no_age(actor: Bench) -> None:
+    await actor.ask()
+    refused = raises(PermanentError("unprocessable", "422"))
+    actor.outside.faults.extend([call_lost, *[refused] * effect_sent.REFUSED_LOOKS])
+
+    for _ in range(effect_sent.REFUSED_LOOKS + 1):
+        await actor.send()
+        await actor.hurry()
+
+    assert (await actor.states())["reply 1.1"] == "dead"
+    (letter,) = await actor.said(DeadLetterRaised)
+    assert (letter.work, letter.code) == ("effect.reply", "unprocessable")
+
+
 async def test_conflicts_without_end_become_a_dead_letter(actor: Bench) -> None:
     await actor.ask()
     for _ in range(3):

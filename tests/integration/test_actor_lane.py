@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
@@ -15,6 +16,13 @@ from tests.conftest import MigratedDatabase
 from tests.fakes.acting import Bench, bench
 from tests.fakes.destination import call_lost, raises
 from tests.waiting import until
+
+_FAIL_TO_COMMIT = """
+CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN RAISE EXCEPTION 'not committed' USING ERRCODE = 'serialization_failure'; END$$;
+CREATE CONSTRAINT TRIGGER fails AFTER UPDATE ON actor.{table} DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION public.fail()
+"""
 
 
 @pytest.fixture
@@ -115,6 +123,25 @@ async def test_an_answer_that_grew_too_old_behind_refused_credentials_goes_to_a_
     await actor.send()
 
     assert await actor.states() == {"reply 1.1": "superseded", "handover 1.1": "acknowledged"}
+
+
+@pytest.mark.parametrize("table", ["effects", "looks"])
+async def test_a_probe_whose_claim_could_not_be_committed_lets_another_one(actor: Bench, table: str) -> None:
+    await actor.ask("1")
+    await actor.send()  # to be looked at
+    await actor.ask("2")
+    await actor.hurry()
+    for _ in range(actor.lane.breaker.failures_max):
+        actor.lane.breaker.failed(actor.time)
+    actor.time += actor.lane.breaker.open_seconds
+    await actor.admin.execute(_FAIL_TO_COMMIT.format(table=table))
+
+    with pytest.raises(asyncpg.SerializationError):
+        await (actor.lane.step() if table == "effects" else actor.lane.look())
+    await actor.admin.execute(f"DROP TRIGGER fails ON actor.{table}")
+
+    assert await actor.lane.step()
+    assert await actor.states() == {"reply 1.1": "acknowledged", "reply 2.1": "acknowledged"}
 
 
 async def test_a_claim_too_old_to_be_sent_is_claimed_again(actor: Bench) -> None:

@@ -1,5 +1,6 @@
 """What came of a claim, in a transaction of its own: acknowledged, again, unknown, dead, or found outside."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -22,6 +23,10 @@ from services.runtime.process import Process
 
 NOT_SENT = "claimed_too_long_ago"
 """Between the claim's commit and the sending too much time passed: not sent, claimed again."""
+REFUSED_LOOKS = 7
+"""So often in vain, in some 50 seconds, an earlier attempt is looked for before a refusal of a later one counts."""
+GONE_LOOKS = 1
+"""What is closed or deleted changes no more: what landed before can be seen at once."""
 
 _ACKNOWLEDGE = """
 UPDATE effects e SET state = CASE e.state WHEN 'observed' THEN 'observed' ELSE 'acknowledged' END, code = NULL,
@@ -103,7 +108,7 @@ async def not_done(
         return
     spent = row["tries"] >= process.settings.limits.attempts_max
     match failure:
-        case ConflictError() | PermanentError() if row["stamp_reused"]:
+        case ConflictError() | PermanentError() if row["stamp_reused"] and row["looks"] < _looks_before(failure):
             # This attempt was refused, but an earlier one under the same stamp may be the reason: look first. Only a
             # conflict says that the earlier one cannot land any more; after any other refusal it still may.
             await connection.execute(_REFUSED, claim.key, failure.code, isinstance(failure, ConflictError))
@@ -126,6 +131,13 @@ async def not_done(
             code = failure.code if isinstance(failure, OutcomeUnknownError) else "unforeseen"
             wait = timedelta(seconds=effect.SETTLED_SECONDS)
             await connection.execute(_UNCERTAIN, claim.key, code, wait)
+
+
+def _looks_before(refusal: ConflictError | PermanentError) -> float:
+    """After how many looks in vain a refusal counts. A conflict never does: the next attempt has a fresh stamp."""
+    if isinstance(refusal, ConflictError):
+        return math.inf
+    return GONE_LOOKS if refusal.code in effect.GONE_CODES else REFUSED_LOOKS
 
 
 async def read_back(connection: Connection, claim: Claim, process: Process, written: Sequence[Written]) -> None:

@@ -250,7 +250,8 @@ class Lane:
                     self._recovered = False
                 if await effect_claimed.any_due(connection, self._line):
                     async with connection.transaction():
-                        claimed = await effect_claimed.claim(connection, self._line, limit=limit)
+                        taken = await effect_claimed.claim(connection, self._line, limit=limit)
+                    claimed = taken  # nothing is, before the commit
         finally:
             self._claiming = False
             self.pace.give_back(limit - len(claimed.claims))
@@ -269,9 +270,10 @@ class Lane:
         looks: list[Look] = []
         try:
             async with self._database.transaction() as connection:
-                looks = await effect_observed.claim_looks(
+                taken = await effect_observed.claim_looks(
                     connection, self._process.name, self._name, self._line.lease, limit=limit
                 )
+            looks = taken
         finally:
             self.pace.give_back(limit - len(looks))
             if not looks:
