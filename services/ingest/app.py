@@ -243,7 +243,8 @@ async def run() -> None:
             intake=writers,
             clock=clock,
             trace=trace,
-            other=HealthApp(alive={}, ready={}),  # it answers webhooks, and rightly, whoever else is down
+            # Ready always: it answers webhooks, and rightly, whoever else is down.
+            other=HealthApp(alive={"intake": writers.stalled}, ready={}),
         )
         async with asyncio.TaskGroup() as group:  # outlives the server: what was taken is written
             group.create_task(writers.run())

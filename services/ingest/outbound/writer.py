@@ -14,6 +14,7 @@ from prometheus_client import Gauge, Histogram
 from services.ingest.domain.delivery import Delivery, Outcome, Unreadable
 from services.ingest.ports import IntakeUnavailableError, Store, Told, Wake
 from services.runtime.failures import Never, tell
+from services.runtime.health import STALLED_SECONDS
 from services.runtime.postgres import CONTENDED, UNAVAILABLE
 
 GROUP_ROWS_MAX = 500
@@ -67,6 +68,13 @@ class Writers:
             for writer in self._writers:
                 group.create_task(writer.run())
 
+    async def stalled(self) -> str | None:
+        """A health check: deliveries wait, and their writer has taken none for longer than the limit."""
+        still = max((writer.still_seconds for writer in self._writers if writer.waiting), default=0.0)
+        if still <= STALLED_SECONDS:
+            return None
+        return f"deliveries wait, and none was taken since {still:.0f} s (limit {STALLED_SECONDS:.0f} s)"
+
     def close(self) -> None:
         """Let `run` end once everything that waits is written."""
         for writer in self._writers:
@@ -97,15 +105,24 @@ class Writer:
         self._waiting_bytes = 0
         self._something = asyncio.Event()
         self._closed = False
+        self._taken_at = 0.0
+        """Or when the queue ceased to be empty, by the event loop."""
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def still_seconds(self) -> float:
+        """Since it took something from a queue that is not empty."""
+        return asyncio.get_running_loop().time() - self._taken_at
+
     def submit(self, delivery: Delivery, reply: _Reply) -> None:
         """See ports.Intake."""
         if len(self._waiting) >= self._waiting_max or self._waiting_bytes >= WAITING_BYTES_MAX:
             raise IntakeUnavailableError("busy", "deliver again later", retry_after_seconds=RETRY_AFTER_SECONDS)
+        if not self._waiting:
+            self._taken_at = asyncio.get_running_loop().time()
         self._waiting.append((delivery, reply))
         self._waiting_bytes += len(delivery.body)
         self._something.set()
@@ -128,6 +145,7 @@ class Writer:
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []
         size = 0
+        self._taken_at = asyncio.get_running_loop().time()
         while self._waiting and len(group) < GROUP_ROWS_MAX and size < GROUP_BYTES_MAX:
             one = self._waiting.popleft()
             size += len(one[0].body)
