@@ -30,6 +30,7 @@ KAFKA_IMAGE = "apache/kafka:4.4.0"
 POSTGRES_IMAGE = "pgvector/pgvector:pg17"
 START_SECONDS_MAX = 90
 _PASSWORD = "not-a-secret"
+_DATA_INSIDE = "/data"
 
 
 class Postgres(Protocol):
@@ -125,6 +126,9 @@ class WheelBroker(EmbeddedBroker):
 class _Container:
     """A container on one port of 127.0.0.1, which it keeps when it is killed and started again."""
 
+    volumes: Mapping[str, str] = MappingProxyType({})
+    """A folder here, by the folder inside."""
+
     def __init__(self, image: str, port_inside: int, is_up: Callable[[], bool], **environment: str) -> None:
         self.port = free_port()
         self._image = image
@@ -141,6 +145,8 @@ class _Container:
         container.ports[str(self._port_inside)] = ("127.0.0.1", self.port)  # type: ignore[assignment]  # as docker takes it
         if self._command:
             container.with_command(self._command)
+        for inside, here in self.volumes.items():
+            container.with_volume_mapping(here, inside, mode="rw")
         self._container = container.start()
         self._await()
         return self
@@ -154,6 +160,12 @@ class _Container:
     def kill(self) -> None:
         self.wrapped.kill("SIGKILL")
         self.wrapped.wait()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself."""
+        self.wrapped.reload()
+        return str(self.wrapped.status) == "exited"
 
     def remove(self) -> None:
         if self._container is not None:
@@ -221,11 +233,13 @@ class ContainerPostgres(_Container):
 
 
 class ContainerBroker(_Container):
-    """One Kafka, broker and controller, whose data lie in the container."""
+    """One Kafka, broker and controller, whose data lie in the container, or in a folder here."""
 
     is_kafka = True
 
-    def __init__(self, advertised_port: int | None = None, *, password: str | None = None) -> None:
+    def __init__(
+        self, advertised_port: int | None = None, *, password: str | None = None, data: Path | None = None
+    ) -> None:
         """`password`: of its one user, `nightshift`, whom it then asks for it (SASL PLAIN)."""
         super().__init__(KAFKA_IMAGE, 9092, lambda: speaks_kafka("127.0.0.1", self.port))
         self._advertised_port = advertised_port or self.port
@@ -246,6 +260,10 @@ class ContainerBroker(_Container):
             "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
             "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
         }
+        if data is not None:
+            data.chmod(0o777)  # inside, another user writes
+            self.volumes = {_DATA_INSIDE: str(data)}
+            self._environment["KAFKA_LOG_DIRS"] = f"{_DATA_INSIDE}/logs"
         if password is not None:
             self._environment |= {
                 "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "HOST:SASL_PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
@@ -278,7 +296,8 @@ class Stack(Protocol):
     def postgres(self, folder: Path, **settings: str) -> Postgres: ...
 
     def broker(self, folder: Path, *, advertised_port: int | None = None) -> Broker:
-        """Clients reach it by `advertised_port`, where something stands between."""
+        """Clients reach it by `advertised_port`, where something stands between. A container's data lie in it as well,
+        unless the folder is there."""
 
 
 class Embedded:
@@ -299,8 +318,7 @@ class Real:
         return ContainerPostgres(settings)
 
     def broker(self, folder: Path, *, advertised_port: int | None = None) -> Broker:
-        del folder
-        return ContainerBroker(advertised_port)
+        return ContainerBroker(advertised_port, data=folder if folder.exists() else None)
 
 
 @cache

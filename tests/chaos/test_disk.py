@@ -1,4 +1,4 @@
-"""Postgres' disk is full: webhooks are refused, nothing that was taken is lost, and all goes on once there is room."""
+"""A disk is full, Postgres' or the broker's: nothing that was taken is lost, and all goes on once there is room."""
 
 import asyncio
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from tests.chaos.conftest import Chaos
 from tests.chaos.system import Plan, System
-from tests.stacks import Embedded, WheelPostgres
+from tests.stacks import ContainerBroker, Embedded, WheelPostgres
 from tests.waiting import until
 
 WORK_SECONDS = 5.0
@@ -45,6 +45,31 @@ def fill(disk: Path) -> Path:
             except OSError:
                 continue
     return ballast
+
+
+async def test_a_broker_whose_disk_is_full_loses_nothing_and_fails_no_webhook(chaos: Chaos) -> None:
+    if isinstance(chaos.stack, Embedded):
+        pytest.skip("the embedded broker writes nothing to a disk")
+    fillings, seconds = chaos.size(full=5, short=1), chaos.size(full=30, short=10)
+    with small_disk(chaos.state / "broker") as disk:
+        async with chaos.system(Plan()) as system, asyncio.TaskGroup() as group:
+            broker = system.broker
+            assert isinstance(broker, ContainerBroker), "it is none of the embedded stack"
+            length = fillings * (seconds + 3 * WORK_SECONDS)
+            playing = group.create_task(system.play(int(length * 6), length))
+            for _ in range(fillings):
+                await asyncio.sleep(WORK_SECONDS)
+                async with system.outage():
+                    ballast = fill(disk)
+                    await until(lambda: broker.ended)  # its only disk cannot be written
+                    await asyncio.sleep(seconds)
+                    ballast.unlink()
+                    await system.server(broker.start)
+                await asyncio.sleep(WORK_SECONDS)
+            await playing
+            await system.judge()
+
+    assert set(system.door.answers) == {202, 401}
 
 
 async def test_a_postgres_whose_disk_is_full_loses_nothing_that_was_taken(chaos: Chaos) -> None:
