@@ -1,7 +1,7 @@
 """Ingest beside a simulated Zendesk that sends it webhooks and is listed: hours of both in seconds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,10 @@ from connectors.protocol import Page, PlainChange
 from contracts.envelope import Event, decode
 from contracts.events.cases import CaseChanged, IntakeReconciled
 from nightshift.world.app import build
+from nightshift.world.model import Ticket
 from nightshift.world.world import World
+from processes.support import case as cases
+from processes.support.ticket import Case
 from services.ingest.app import ZendeskDoor
 from services.ingest.handlers.reconcile import Reconciling
 from services.ingest.handlers.webhook import OpenDoor, set_aside
@@ -28,13 +31,14 @@ from services.runtime.process import SHIPPED, load
 from services.runtime.stop import Stop
 from tests.conftest import MigratedDatabase
 from tests.fakes.world import SECRET, connector, world as new_world
-from tests.virtual import Admin, VirtualTime, admin
+from tests.virtual import Admin, VirtualTime, admin, live
 
 BEGINS_AT = datetime(2026, 11, 25, 6, 0, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 EVERY_SECONDS, GRACE_SECONDS = 300.0, 120.0
 SETTLED_SECONDS = GRACE_SECONDS + 4 * EVERY_SECONDS + 100.0
 """After its end an hour is settled, where nothing is in the way."""
+SETTLED = BEGINS_AT + HOUR + timedelta(seconds=SETTLED_SECONDS)
 TRACE = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
 
 
@@ -160,3 +164,57 @@ async def compared(migrated: MigratedDatabase, time: VirtualTime) -> AsyncIterat
                 sending.cancel()
                 writers.close()
                 await writing
+
+
+def play(migrated: MigratedDatabase, scenario: Callable[[Compared], Awaitable[None]]) -> None:
+    """With the comparison running beside it."""
+
+    async def with_comparison(intake: Compared) -> None:
+        stop = Stop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(intake.runs(stop))
+            await scenario(intake)
+            stop.set()
+
+    play_alone(migrated, with_comparison)
+
+
+def play_alone(migrated: MigratedDatabase, scenario: Callable[[Compared], Awaitable[None]]) -> None:
+    async def run(time: VirtualTime) -> None:
+        async with compared(migrated, time) as intake:
+            await scenario(intake)
+
+    live(run, begins_at=BEGINS_AT)
+
+
+def at(minutes: float) -> datetime:
+    return BEGINS_AT + timedelta(minutes=minutes)
+
+
+async def begun(intake: Compared, count: int = 1) -> list[Ticket]:
+    """Tickets whose webhooks came, and a comparison that knows of the door."""
+    ann = intake.world.zendesk.add_customer("Ann", "ann@example.com")
+    tickets = [intake.world.zendesk.create(ann.id, "Order", "Where is it?") for _ in range(count)]
+    await intake.delivered()
+    await asyncio.sleep(20)
+    return tickets
+
+
+def says(intake: Compared, ticket: Ticket, text: str, *, dropped: bool = False) -> None:
+    """The customer writes; `dropped`: none of the update's webhooks is ever sent."""
+    intake.world.sender.mischief.dropped_percent = 100 if dropped else 0
+    intake.world.zendesk.comment(ticket.id, ticket.requester_id, text)
+    intake.world.sender.mischief.dropped_percent = 0
+
+
+def folded(changes: Sequence[CaseChanged]) -> Case:
+    case = None
+    for change in changes:
+        case = cases.fold(case, change)
+    assert case is not None
+    return case
+
+
+async def case_of(intake: Compared, ticket: Ticket) -> Case:
+    events = [event.data for event in await intake.events() if isinstance(event.data, CaseChanged)]
+    return folded([change for change in events if change.object_id == str(ticket.id)])

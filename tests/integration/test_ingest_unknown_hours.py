@@ -1,0 +1,275 @@
+"""The comparison in trouble: a list that cannot be had, a ticket that cannot be read, a service that dies over it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from random import Random
+from uuid import uuid4
+
+import pytest
+
+from connectors.protocol import Page, PlainChange
+from contracts.failures import LaterError, PermanentError
+from services.ingest.app import NotConnected
+from services.ingest.outbound.reconciled import FIRST_ID
+from services.ingest.ports import LeaseLostError
+from services.runtime.config import MissingSettingError
+from services.runtime.postgres import connect
+from services.runtime.stop import Stop
+from tests.conftest import MigratedDatabase
+from tests.fakes.compared import (
+    BEGINS_AT,
+    EVERY_SECONDS,
+    HOUR,
+    SETTLED,
+    Compared,
+    at,
+    begun,
+    play,
+    play_alone,
+    says,
+)
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+def test_an_hour_whose_list_is_refused_is_unknown_until_it_can_be_had(migrated: MigratedDatabase, status: int) -> None:
+    async def scenario(intake: Compared) -> None:
+        (ticket,) = await begun(intake)
+        intake.world.api.faults.list_refused = status
+        await intake.until(at(30))
+        says(intake, ticket, "Lost behind it", dropped=True)
+        await intake.until(at(180))
+        refused = await intake.words()
+        intake.world.api.faults.list_refused = 0
+        await intake.until(at(240))
+
+        assert refused == {"06": ["unknown"], "07": ["unknown"]}
+        assert (await intake.words())["06"] == ["unknown", "missing", "backfilled", "backfilled!"]
+        assert (await intake.words())["07"] == ["unknown", "complete!"]
+
+    play(migrated, scenario)
+
+
+def test_a_list_that_comes_back_in_time_leaves_no_mark(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        await begun(intake)
+        await intake.until(at(55))
+        intake.world.api.faults.down = "cut"
+        await intake.until(at(85))
+        intake.world.api.faults.down = ""
+        await intake.until(at(115))
+
+        assert await intake.words() == {"06": ["complete!"]}
+
+    play(migrated, scenario)
+
+
+def test_an_account_that_nobody_named_leaves_its_hours_unknown(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        await begun(intake)
+        intake.outside.outside = NotConnected(MissingSettingError("NIGHTSHIFT_ZENDESK_URL"))
+        await intake.until(at(100))
+
+        assert await intake.words() == {"06": ["unknown"]}
+        assert (await intake.last_word("06")).code == "not_connected"
+
+    play(migrated, scenario)
+
+
+def test_a_fault_of_ours_leaves_the_intake_alone_and_the_hour_unknown(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        (ticket,) = await begun(intake)
+
+        class Broken:
+            read = intake.outside.outside.read
+
+            async def list_updates(self, since: datetime, cursor: str | None) -> Page:
+                raise AttributeError(since, cursor)
+
+        intake.outside.outside = Broken()
+        await intake.until(at(100))
+        says(intake, ticket, "Are you there?")
+        await intake.delivered()
+
+        assert await intake.words() == {"06": ["unknown"]}
+        assert (await intake.last_word("06")).code == "unforeseen"
+        assert intake.world.sender.counts["answered_202"] == 2
+
+    play(migrated, scenario)
+
+
+def test_the_list_is_asked_less_often_than_zendesk_allows_and_as_late_as_it_says(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        tickets = await begun(intake, 10)
+        for number in range(1300):  # six pages
+            says(intake, tickets[number % 10], "again")
+            if number % 100 == 0:
+                await asyncio.sleep(5)
+        await intake.until(SETTLED)
+        calls = list(intake.outside.lists)
+        intake.world.api.faults.list_refused = 429
+        intake.world.api.faults.retry_after_seconds = 900
+        await intake.until(SETTLED + HOUR)
+
+        assert await intake.words() == {"06": ["complete!"]}
+        assert min(later - earlier for earlier, later in pairwise(calls)) >= 8
+        refused = intake.outside.lists[len(calls) :]
+        assert min(later - earlier for earlier, later in pairwise(refused)) >= 900
+
+    play(migrated, scenario)
+
+
+def test_one_service_compares_for_all_and_another_takes_over_when_it_dies(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        await begun(intake)
+        stops = [Stop(), Stop()]
+        async with asyncio.TaskGroup() as group:
+            first, second = (group.create_task(intake.runs(stop, intake.another())) for stop in stops)
+            await intake.until(at(30))
+            both = list(intake.outside.lists)
+            first.cancel()  # at any moment: with the lease, or without
+            await intake.until(SETTLED)
+            stops[1].set()
+            await second
+
+        assert min(later - earlier for earlier, later in pairwise(both)) >= EVERY_SECONDS
+        assert await intake.words() == {"06": ["complete!"]}
+
+    play_alone(migrated, scenario)
+
+
+def test_whoever_lost_the_lease_changes_nothing_and_says_nothing(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        await begun(intake)
+        hours = intake.work.hours
+        assert await hours.claim("support", "zendesk", intake.time.now()) is None  # it begins
+        old = await hours.claim("support", "zendesk", intake.time.now())
+        assert old is not None
+        (hour,) = await hours.unsettled(old, intake.time.now())
+        await asyncio.sleep(121)
+        new = await hours.claim("support", "zendesk", intake.time.now())
+
+        assert new is not None
+        assert new.token > old.token
+        with pytest.raises(LeaseLostError):
+            await hours.keep(old, hour, replace(hour, state="complete", settled=True), intake.time.now())
+        with pytest.raises(LeaseLostError):
+            await hours.hold(old)
+        assert await intake.words() == {}
+
+    play_alone(migrated, scenario)
+
+
+def test_hours_without_the_service_are_compared_afterwards(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        (ticket,) = await begun(intake)
+        assert await intake.work.once(Stop()) > 0
+        await intake.until(at(130))
+        says(intake, ticket, "Nobody listens", dropped=True)
+        await intake.until(at(300))
+        stop = Stop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(intake.runs(stop))
+            await intake.until(at(335))
+            stop.set()
+
+        said = await intake.words()
+        assert [said[hour][-1] for hour in ("06", "07", "08", "09")] == [
+            *("complete!", "complete!", "backfilled!", "complete!")
+        ]
+
+    play_alone(migrated, scenario)
+
+
+def test_a_ticket_that_cannot_be_read_for_good_is_a_persons_and_holds_up_no_other(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        duel, other = await begun(intake, 2)
+        outside = intake.outside.outside
+
+        class TooLong:
+            list_updates = outside.list_updates
+
+            async def read(self, object_id: str) -> Sequence[PlainChange]:
+                if object_id == str(duel.id):
+                    raise PermanentError("history_too_long", "the ticket has more than 3000 updates")
+                return await outside.read(object_id)
+
+        intake.outside.outside = TooLong()
+        says(intake, duel, "again", dropped=True)
+        says(intake, other, "hello", dropped=True)
+        await intake.until(SETTLED)
+
+        letters = await intake.operator.fetch("SELECT case_id, code FROM ingest.dead_letters")
+        assert [tuple(row) for row in letters] == [(f"support:zendesk:{duel.id}", "history_too_long")]
+        assert {change.object_id for change in await intake.late()} == {str(other.id)}
+        assert (await intake.words())["06"] == ["missing", "backfilled", "backfilled!"]
+
+    play(migrated, scenario)
+
+
+def test_while_zendesk_shows_no_ticket_the_hour_stays_missing_and_is_mended_afterwards(
+    migrated: MigratedDatabase,
+) -> None:
+    async def scenario(intake: Compared) -> None:
+        (ticket,) = await begun(intake)
+        says(intake, ticket, "hello", dropped=True)
+        outside = intake.outside.outside
+
+        class Away:
+            list_updates = outside.list_updates
+
+            async def read(self, object_id: str) -> Sequence[PlainChange]:
+                raise LaterError("server_error", object_id, seconds=5)
+
+        intake.outside.outside = Away()
+        await intake.until(at(100))
+        meanwhile = await intake.words()
+        intake.outside.outside = outside
+        await intake.until(at(125))
+
+        assert meanwhile == {"06": ["missing"]}
+        assert (await intake.words())["06"] == ["missing", "backfilled!"]
+
+    play(migrated, scenario)
+
+
+def test_a_door_that_nothing_came_through_is_not_compared(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        intake.world.sender.mischief.dropped_percent = 100
+        ann = intake.world.zendesk.add_customer("Ann", "ann@example.com")
+        for number in range(3000):
+            intake.world.zendesk.create(ann.id, f"ticket {number}", "Where is it?")
+        await intake.until(at(90))
+
+        assert intake.outside.lists == []
+        assert await intake.events() == []
+
+    play(migrated, scenario)
+
+
+async def test_the_first_row_of_a_moment_is_found_in_an_outbox_with_gaps_and_months(
+    migrated: MigratedDatabase,
+) -> None:
+    chance = Random(6)
+    moment, rows = BEGINS_AT - timedelta(days=70), []
+    for number in sorted(chance.sample(range(1, 5000), 400)):
+        moment += timedelta(minutes=chance.choice([0, 1, 60, 600]))
+        rows.append((number, uuid4(), moment))
+    async with (
+        connect(migrated.url("nightshift_ingest"), schema="ingest") as database,
+        database.connection() as connection,
+    ):
+        in_an_empty_one = await connection.fetchval(FIRST_ID, BEGINS_AT)
+        await connection.executemany(
+            "INSERT INTO outbox (id, event_id, topic, key, headers, body, created_at) OVERRIDING SYSTEM VALUE "
+            "VALUES ($1, $2, 't', 'k', '{}', '', $3)",
+            rows,
+        )
+        asked = [rows[0][2] - timedelta(days=1), *(row[2] for row in rows[::7]), rows[-1][2] + timedelta(days=1)]
+        found = [await connection.fetchval(FIRST_ID, one) for one in asked]
+
+    assert in_an_empty_one == 0
+    first = [min((row[0] for row in rows if row[2] >= one), default=rows[-1][0] + 1) for one in asked]
+    assert [min(number for number, *_ in [*rows, (rows[-1][0] + 1,)] if number >= one) for one in found] == first
