@@ -5,12 +5,16 @@
 Three sets that no example contains: held-out messages of the same data set as most examples, the evals (worded unlike
 any example), and the hostile messages of the tests. Beside it what else could be picked: the plain nearest neighbour by
 cosine, and the most common label. ECE is the expected calibration error over ten equal bins of confidence.
+
+The second table is what the shipped rules execute without a person, and how much of that is wrong by label, with the
+least confidence that keeps this below WRONG_MAX on every other held-out message (fitted), and with the shipped one. The
+third shows how often each confidence was right on held-out messages.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +28,16 @@ from contracts.decision import FactAnswer
 from contracts.events.cases import CaseChanged
 from contracts.sealed import SealedText
 from nightshift.evals import examples as evals
+from nightshift.evals.run import run_evals
 from processes.support import case as cases
 from services.classifier.domain.examples import Example, parse
 from services.classifier.outbound.desk import KnowledgeDesk, Library, library_of
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
-from services.classifier.outbound.nearest import Nearest
-from services.runtime.process import load
+from services.classifier.outbound.nearest import NAME, Nearest
+from services.runtime.process import Process, load
 
 THRESHOLDS = (0.5, 0.65, 0.8, 0.9)
+WRONG_MAX = 0.01
 OUT_OF_SCOPE = "out_of_scope"
 INJECTIONS = Path(__file__).parents[1] / "tests" / "data" / "injections.jsonl"
 TIMED_MAX = 500
@@ -63,7 +69,9 @@ def main() -> None:
         table.add_row(name, *_row(library, examples))
     console = Console(width=160)
     console.print(table)
-    console.print(_injections(library))
+    console.print(asyncio.run(_executed(sets)))
+    console.print(_reliability(library, sets["held out"]))
+    console.print(_out_of_scope(library, sets))
     console.print(asyncio.run(_speed(sets["held out"])))
 
 
@@ -105,10 +113,85 @@ def _plain_cosine(examples: Sequence[Example]) -> float:
     return float(np.mean([known[i].label == e.label for i, e in zip(nearest, examples, strict=True)]))
 
 
-def _injections(library: Library) -> str:
-    votes = [library.vote(json.loads(line)["text"]) for line in INJECTIONS.read_text(encoding="utf-8").splitlines()]
-    doubted = sum(not v.familiar or v.label == OUT_OF_SCOPE or v.confidence < THRESHOLDS[1] for v in votes)
-    return f"hostile messages: {doubted} of {len(votes)} are out of scope or below {THRESHOLDS[1]}"
+async def _executed(sets: Mapping[str, Sequence[Example]]) -> Table:
+    """Every message once under rules that ask for no confidence; who is sure enough is counted afterwards."""
+    shipped = load("support").settings.policy
+    open_to_all = load("support", overrides={"policy": {"confidence_min": 0.0, "refunds": {"confidence_min": 0.0}}})
+    fitting, *reported = {
+        "held out, every other (fitted)": sets["held out"][::2],
+        "held out, the rest": sets["held out"][1::2],
+        "evals": [*sets["evals, from the data set"], *sets["evals, written"]],
+    }.items()
+    answers = {name: await _answers(open_to_all, examples) for name, examples in (fitting, *reported)}
+    grid = [step / 100 for step in range(50, 100)]
+    fitted = next(t for t in grid if _wrong(answers[fitting[0]], t)[1] <= WRONG_MAX)
+    table = Table(title="executed under the shipped rules without a person / wrong of that")
+    table.add_column("set")
+    least = {"fitted": fitted, "shipped": _confidence_min(shipped)}
+    for name, threshold in least.items():
+        table.add_column(f"{name}: {threshold:.2f}", justify="right")
+    for name, answered in answers.items():
+        table.add_row(name, *("{:.1%} / {:.1%}".format(*_wrong(answered, threshold)) for threshold in least.values()))
+    return table
+
+
+def _confidence_min(policy: Mapping[str, object]) -> float:
+    least = policy["confidence_min"]
+    assert isinstance(least, float), "policy.py checks it"
+    return least
+
+
+async def _answers(process: Process, examples: Sequence[Example]) -> list[tuple[float, bool]]:
+    """Confidence of each answer that the rules would execute, and whether it is right; 0.0 of each other."""
+    asked = [
+        evals.Eval(text=one.text, expected={"intent": one.label, "language": one.language}, source=one.source)
+        for one in examples
+    ]
+    rows = (await run_evals(process, asked, model=NAME, times=1)).result.rows
+    said = [(row, row.answers[0]) for row in rows]
+    return [(a.confidence if a.verdict == "execute" else 0.0, a.got == row.expected) for row, a in said]
+
+
+def _wrong(answered: Sequence[tuple[float, bool]], threshold: float) -> tuple[float, float]:
+    """The share that is executed, and the share of it that is wrong."""
+    right = [ok for sure, ok in answered if sure >= threshold]
+    return len(right) / len(answered), 1 - sum(right) / len(right) if right else 0.0
+
+
+def _reliability(library: Library, examples: Sequence[Example]) -> Table:
+    votes = [library.vote(example.text) for example in examples]
+    table = Table(title="held out: how often each confidence was right")
+    for column in ("confidence", "messages", "mean", "right", ""):
+        table.add_column(column, justify="right" if column else "left")
+    for low in range(10):
+        of_bin = [
+            (v.confidence, v.label == e.label)
+            for v, e in zip(votes, examples, strict=True)
+            if min(int(v.confidence * 10), 9) == low
+        ]
+        if of_bin:
+            mean, right = (sum(column) / len(of_bin) for column in zip(*of_bin, strict=True))
+            bar = "█" * round(20 * right)
+            table.add_row(f"{low / 10:.1f}-{(low + 1) / 10:.1f}", str(len(of_bin)), f"{mean:.2f}", f"{right:.2f}", bar)
+    return table
+
+
+def _out_of_scope(library: Library, sets: Mapping[str, Sequence[Example]]) -> str:
+    """How well confidence tells what is none of the process' business: 1.0 always, 0.5 by chance."""
+    hostile = [json.loads(line)["text"] for line in INJECTIONS.read_text(encoding="utf-8").splitlines()]
+    of_evals = [*sets["evals, from the data set"], *sets["evals, written"]]
+    outside = [_in_scope(library, text) for text in [*hostile, *(e.text for e in of_evals if e.label == OUT_OF_SCOPE)]]
+    lines = []
+    for name, examples in (("held out", sets["held out"]), ("evals", of_evals)):
+        inside = np.array([_in_scope(library, e.text) for e in examples if e.label != OUT_OF_SCOPE])[:, None]
+        area = float(np.mean((inside > outside) + 0.5 * (inside == np.array(outside))))
+        lines.append(f"{name} against {len(outside)} hostile or out of scope: AUROC {area:.3f}")
+    return "\n".join(lines)
+
+
+def _in_scope(library: Library, text: str) -> float:
+    vote = library.vote(text)
+    return vote.confidence if vote.familiar and vote.label != OUT_OF_SCOPE else 0.0
 
 
 async def _speed(examples: Sequence[Example]) -> str:

@@ -56,13 +56,28 @@ _PLACEHOLDER = re.compile(
 )
 _IN_A_PLACEHOLDER = ("{", "[", "<", "XXX", "___", "TODO", "TBD")
 _STOPWORDS = {
-    "en": "the and you your is are to of my i have what how please with for this that it not can do order where when",
-    "de": "der die das und ich nicht ist sie mein meine bitte wie wo wann haben habe mit für ein eine auf zu den ihr",
-    "fr": "le la les et je vous est pas mon ma votre pour une un des avec que où quand comment suis bonjour merci",
-    "es": "el los las y es no mi su para una un por que con dónde cuándo cómo quiero hola gracias pedido del está",
-    "it": "il lo gli e non è mio mia per una un che con dove quando come vorrei ciao grazie ordine della sono ho",
-    "nl": "de het een en ik niet is mijn u uw voor met van waar wanneer hoe graag bestelling heb kan dit dat wil",
-    "pt": "o os as e não é meu minha para uma um por que com onde quando como quero olá obrigado pedido da está eu",
+    "en": """the and you your is are to of my i have what how please with for this that it not can do order where when
+        me a an in on at from be was were will would could should has had am we they he she there here who why which
+        want need help get about but or if so no yes any been did does don't just its out up than then them our us""",
+    "de": """der die das und ich nicht ist sie mein meine bitte wie wo wann haben habe mit für ein eine auf zu den ihr
+        es dem des im in von an bei aus nach zum zur mir mich wir uns kann können möchte will wird werden wurde bin war
+        noch mehr schon nur auch aber oder wenn dass was warum wer kein keine einen einem einer meinen meiner meinem
+        bestellung hallo guten danke bleibt lange über am""",
+    "fr": """le la les et je vous est pas mon ma votre pour une un des avec que où quand comment suis bonjour merci
+        de du ne me plus en au aux ce cette ces mes il elle nous se sur dans par qui quoi y ai avez avoir être fait
+        faire veux voudrais peux pouvez puis commande sont était mais ou donc si très bien moi toujours depuis""",
+    "es": """el los las y es no mi su para una un por que con dónde cuándo cómo quiero hola gracias pedido del está
+        la de en me se lo al qué mis tu yo he ha han hay estoy puedo puede quisiera necesito tengo fue ser son pero si
+        sí más ya sin muy buenas buenos días favor hago va cuánto este esta ese eso le les nos último""",
+    "it": """il lo gli e non è mio mia per una un che con dove quando come vorrei ciao grazie ordine della sono ho
+        la le di del dei in mi si ma se da al alla nel nella più questo questa miei mie posso può hanno ha stato
+        buongiorno ancora arrivato perché cosa quanto anche ci vi""",
+    "nl": """de het een en ik niet is mijn u uw voor met van waar wanneer hoe graag bestelling heb kan dit dat wil
+        je jullie op te in aan er bij nog naar om maar of als zijn was wordt worden mij me wij we hallo dank bedankt
+        blijft geen wel wat waarom al ook""",
+    "pt": """o os as e não é meu minha para uma um por que com onde quando como quero olá obrigado pedido da está eu
+        a de do em no na me se mais ainda mas ou já muito bom dia isso este esta foi ser são tenho tem posso pode
+        gostaria favor meus minhas ao""",
 }
 _LANGUAGES_OF = {
     word: tuple(code for code, words in _STOPWORDS.items() if word in words.split())

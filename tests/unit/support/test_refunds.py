@@ -90,8 +90,10 @@ def test_only_listed_currencies_are_refunded_without_a_person(currency: str, fou
     assert codes(decide(10, orders=[{**ORDER, "currency": currency}])) == found
 
 
-@pytest.mark.parametrize(("confidence", "found"), [(0.8, []), (0.79, ["refund_low_confidence"])])
-def test_a_refund_needs_more_confidence_than_an_answer(confidence: float, found: list[str]) -> None:
+@pytest.mark.parametrize(("confidence", "found"), [(0.9, []), (0.899, ["low_confidence", "refund_low_confidence"])])
+def test_a_refund_below_its_own_least_confidence_says_so_beside_the_answers(
+    confidence: float, found: list[str]
+) -> None:
     assert codes(decide(10, confidence=confidence)) == found
 
 

@@ -248,8 +248,8 @@ def test_a_ticket_of_nobody_goes_to_a_person(requester: str, *, held: bool) -> N
 @pytest.mark.parametrize(
     ("suggested", "code", "held"),
     [
-        ({"confidence": 0.65}, "low_confidence", False),
-        ({"confidence": 0.6499}, "low_confidence", True),
+        ({"confidence": 0.9}, "low_confidence", False),
+        ({"confidence": 0.8999}, "low_confidence", True),
         ({"intent": "track_order"}, "intent_left_to_people", False),
         ({"intent": "complaint"}, "intent_left_to_people", True),
         ({"intent": "contact_customer_service"}, "asks_for_person", False),
