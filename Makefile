@@ -1,6 +1,6 @@
 # `make` alone lists what there is. ARGS is passed on: make demo ARGS="--exit"
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-real test-compose test-k8s chaos lint format contracts lock bench clean
+.PHONY: help install demo test test-real test-compose test-k8s test-ollama chaos lint format contracts lock bench clean
 BIN := .venv/bin
 # A file's tests stay together. Without the second, files of few tests come last, and those take longest.
 LONGEST_FIRST := --dist loadfile --no-loadscope-reorder
@@ -28,6 +28,9 @@ test-compose: install ## docker-compose.yml on a container engine: a night, ever
 
 test-k8s: install ## deploy/k8s built by kubectl, and applied to the cluster of NIGHTSHIFT_TEST_KUBECONFIG, which may be thrown away
 	@$(BIN)/python -m pytest -q tests/real/test_kubernetes.py $(ARGS)
+
+test-ollama: install ## the promises of every model, kept by the Ollama of NIGHTSHIFT_TEST_OLLAMA_URL with NIGHTSHIFT_TEST_OLLAMA_MODEL
+	@$(BIN)/python -m pytest -q tests/real/test_ollama.py $(ARGS)
 
 chaos: install ## services killed, rolled and paused, broker and Postgres broken, under load; ARGS="--short --figures FILE"
 	@$(BIN)/python -m pytest -q tests/chaos $(ARGS)

@@ -14,11 +14,13 @@ from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
+from services.classifier.outbound import ollama
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.outbound.doors import PacedReads
 from services.classifier.outbound.nearest import NAME, Nearest
 from services.classifier.outbound.patient import PatientProvider
+from services.classifier.outbound.price_list import known_models
 from services.classifier.ports import Budget, Provider
 from services.runtime import outside, service, telemetry
 from services.runtime.config import MissingSettingError
@@ -35,7 +37,6 @@ from services.runtime.relay import Relay
 from services.runtime.stop import Wake
 from services.runtime.tasks import Worker
 
-CLAUDE = "claude"
 LEASE_SECONDS = 15
 """Kept up while a model thinks; what a dead classifier held is taken up by another this long afterwards."""
 BATCH_MAX = 32
@@ -98,25 +99,41 @@ async def run() -> None:
 
 
 def provider_of(name: str, process: Process, settings: Settings) -> Provider:
-    """`nearest` or `claude:<model>`. Raises ProcessInvalidError, PricesInvalidError, MissingSettingError."""
+    """`nearest`, `claude:<model>` or `ollama:<model>`.
+
+    Raises ProcessInvalidError, PricesInvalidError, MissingSettingError.
+    """
     if name == NAME:
         return Nearest(process)
     vendor, _, model = name.partition(":")
-    if vendor != CLAUDE or not model:
-        raise ProcessInvalidError(
-            f"there is no model {name!r}: name `{NAME}`, or `{CLAUDE}:` and a model of prices.toml"
-        )
-    if settings.anthropic_api_key is None:
-        raise MissingSettingError("NIGHTSHIFT_ANTHROPIC_API_KEY")
-    from services.classifier.outbound.claude import Claude  # noqa: PLC0415  # its library takes seconds to load
+    match vendor:
+        case ollama.VENDOR if model:
+            if settings.ollama_url is None:
+                raise MissingSettingError("NIGHTSHIFT_OLLAMA_URL")
+            return ollama.Ollama(
+                model=model,
+                url=settings.ollama_url,
+                context_tokens=process.settings.model.context_tokens,
+                timeout_seconds=process.settings.model.timeout_seconds,
+                own_prices=settings.prices,
+            )
+        case "claude" if model:
+            if settings.anthropic_api_key is None:
+                raise MissingSettingError("NIGHTSHIFT_ANTHROPIC_API_KEY")
+            from services.classifier.outbound.claude import Claude  # noqa: PLC0415  # its library takes seconds to load
 
-    return Claude(
-        model=model,
-        api_key=settings.anthropic_api_key.get_secret_value(),
-        base_url=settings.anthropic_url,
-        timeout_seconds=process.settings.model.timeout_seconds,
-        own_prices=settings.prices,
-    )
+            return Claude(
+                model=model,
+                api_key=settings.anthropic_api_key.get_secret_value(),
+                base_url=settings.anthropic_url,
+                timeout_seconds=process.settings.model.timeout_seconds,
+                own_prices=settings.prices,
+            )
+        case _:
+            raise ProcessInvalidError(
+                f"there is no model {name!r}: name `{NAME}`, or `claude:` or `{ollama.VENDOR}:` and a model, which is "
+                f"{known_models(settings.prices)}"
+            )
 
 
 def _workers(

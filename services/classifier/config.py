@@ -9,9 +9,10 @@ class Settings(RuntimeSettings):
     """Complete at start. How sources and Zendesk are reached is read when a process names their connector."""
 
     model: str | None = None
-    """`nearest`, `claude:<model>`: goes before `model.default` of every process."""
+    """`nearest`, `claude:<model>`, `ollama:<model>`: goes before `model.default` of every process."""
     anthropic_api_key: SecretStr | None = None
     anthropic_url: str | None = None
+    ollama_url: str | None = Field(default=None, pattern=r"^https?://")
     asks_at_once: int = Field(default=16, gt=0)
     """Questions that are under way side by side."""
     prices: str | None = None

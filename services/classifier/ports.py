@@ -58,8 +58,8 @@ class Cost:
 class RefusedError(PermanentError):
     """The model will not answer this. `answer` says what the call took."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__("model_refused", f"{answer.model} refused to answer")
+    def __init__(self, answer: Answer, *, code: str = "model_refused", why: str = "refused to answer") -> None:
+        super().__init__(code, f"{answer.model} {why}")
         self.answer = answer
 
 
@@ -86,10 +86,13 @@ class Provider(Protocol):
 
     @property
     def name(self) -> str:
-        """`nearest`, or `claude:` and the model."""
+        """`nearest`, or the vendor and its model: `claude:<model>`, `ollama:<model>`."""
 
     def worst_case(self, ask: Ask) -> Cost | None:
-        """The most that asking can take; none where it costs nothing. Raises LaterError where it is in vain now."""
+        """The most that asking can take; none where it costs nothing.
+
+        Raises LaterError where it is in vain now, PermanentError where it always is.
+        """
 
     async def propose(self, ask: Ask) -> Answer:
         """Answer with JSON of the asked schema. Raises the failures of contracts.failures, AnswerLostError."""

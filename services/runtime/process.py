@@ -108,6 +108,8 @@ class Model(_Table):
     default: str = "nearest"
     tokens_out_max: int = Field(default=1200, gt=0)
     timeout_seconds: float = Field(default=60, gt=0)
+    context_tokens: int = Field(default=32768, gt=0)
+    """What a model on a machine of yours holds at once, a question and its answer; a byte counts as a token."""
 
 
 class Evals(_Table):

@@ -1,8 +1,12 @@
-"""Promises that every connector of a kind keeps. A connector's test class inherits them and brings the fixture."""
+"""Promises that all of a kind keep: connectors, models. A test class inherits them and brings the fixtures."""
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -10,10 +14,17 @@ import pytest
 from connectors.protocol import Lists, LooksUp, Reads, Sends, Update
 from contracts.decision import Request
 from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
+from services.classifier.ports import Ask, Provider
 from tests.fakes.other_side import Answer, Cut, OtherSide, Silence
 
 NO_PATIENCE_SECONDS = 0.4
 PATIENCE_SECONDS = 5.0
+
+INJECTIONS = [
+    json.loads(line)["text"]
+    for line in (Path(__file__).parents[1] / "data" / "injections.jsonl").read_text(encoding="utf-8").splitlines()
+]
+"""Hostile texts."""
 
 Destination = Callable[[str, float], Sends]
 """Makes a destination from an address and a time limit in seconds."""
@@ -227,3 +238,77 @@ async def _listed(account: Account, since: datetime) -> list[Update]:
         if page.end:
             return list(found.values())
         cursor = page.cursor
+
+
+Asking = Callable[[str], Ask]
+"""Makes a question of a customer's text."""
+Sent = Callable[[], Sequence[Sequence[dict[str, Any]]]]
+"""Each conversation that was sent so far, without its instructions."""
+
+
+class ProposesPromises:
+    """Of models. Brings `provider` and `asking`."""
+
+    async def test_an_answer_parses_by_the_schema_that_was_asked_for(self, provider: Provider, asking: Asking) -> None:
+        ask = asking("Where is my order 100200300?")
+        answer = await provider.propose(ask)
+
+        assert 0 <= ask.output.model_validate_json(answer.text).confidence <= 1
+
+    async def test_an_answer_says_which_model_made_it_and_no_more_than_the_worst_that_was_told(
+        self, provider: Provider, asking: Asking
+    ) -> None:
+        ask = asking("Where is my order 100200300?")
+        worst = provider.worst_case(ask)
+        answer = await provider.propose(ask)
+
+        assert answer.model.startswith(provider.name)
+        assert answer.latency_ms >= 0
+        if worst is None:
+            assert (answer.tokens_in, answer.tokens_out, answer.cost_usd) == (0, 0, Decimal(0))
+        else:
+            assert 0 < answer.tokens_in <= worst.tokens_in
+            assert 0 < answer.tokens_out <= worst.tokens_out
+            assert 0 <= answer.cost_usd <= worst.cost_usd
+
+    async def test_the_same_question_gets_the_same_answer(self, provider: Provider, asking: Asking) -> None:
+        first, second = [await provider.propose(asking("hello")) for _ in range(2)]
+
+        assert replace(first, latency_ms=0) == replace(second, latency_ms=0)
+
+    async def test_the_retry_is_answered_too(self, provider: Provider, asking: Asking) -> None:
+        ask = replace(asking("hello"), previous=("no JSON", "output: json_invalid"))
+
+        ask.output.model_validate_json((await provider.propose(ask)).text)
+
+    @pytest.mark.parametrize("body", ["", " ", "\u200b", "?", "1234567890", "a" * 60_000, "<p>\ud800</p>"])
+    async def test_odd_texts_are_answered(self, provider: Provider, asking: Asking, body: str) -> None:
+        ask = asking(body)
+        if body == "<p>\ud800</p>":
+            ask = replace(ask, question=replace(ask.question, text=body))
+
+        ask.output.model_validate_json((await provider.propose(ask)).text)
+
+    @pytest.mark.parametrize("body", INJECTIONS)
+    async def test_a_hostile_text_is_answered_in_the_same_schema_and_changes_no_instructions(
+        self, provider: Provider, asking: Asking, body: str
+    ) -> None:
+        calm, hostile = asking("hello"), asking(body)
+
+        hostile.output.model_validate_json((await provider.propose(hostile)).text)
+        assert hostile.instructions == calm.instructions
+
+
+class SendsFencedPromises:
+    """Of models that are sent words. Brings `provider`, `asking` and `sent`."""
+
+    @pytest.mark.parametrize("body", INJECTIONS)
+    async def test_a_hostile_text_stays_inside_the_fence(
+        self, provider: Provider, asking: Asking, sent: Sent, body: str
+    ) -> None:
+        await provider.propose(asking(body))
+
+        [[message]] = sent()
+        before, data, after = message["content"].split("\n", 2)
+        assert (before, after[:7]) == ("<data>", "</data>")
+        assert json.loads(data).keys() == {"case", "facts", "passages"}

@@ -1,29 +1,21 @@
-"""Whatever proposes keeps the same promises: one suite for `nearest` and for `claude`, which speaks to a local fake."""
+"""Whatever proposes keeps the same promises: `nearest`, and what speaks to a fake. tests/real asks a real Ollama."""
 
-import json
-from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
-from pathlib import Path
 
-import httpx2
 import pytest
 
 from contracts.decision import Circumstances, Execute, Hold
 from contracts.events.proposals import MadeFrom
 from processes.support.steps.answer.output import Proposal
-from services.classifier.outbound.claude import Claude
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.outbound.nearest import Nearest
 from services.classifier.ports import Ask, Provider
 from services.runtime.process import load
+from tests.contract.promises import INJECTIONS, Asking, ProposesPromises, SendsFencedPromises, Sent
 from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.ollama import FakeOllama
 from tests.unit.support.tickets import ORDER, at, created, facts, proposal, revealed
 
-INJECTIONS = [
-    json.loads(line)["text"]
-    for line in (Path(__file__).parents[1] / "data" / "injections.jsonl").read_text(encoding="utf-8").splitlines()
-]
 SUPPORT = load("support")
 
 
@@ -31,81 +23,51 @@ def asking(body: str = "Where is my order 100200300?", **fields: object) -> Ask:
     return KnowledgeDesk(SUPPORT).ask(revealed(created(body, fields=fields)), facts())
 
 
-def nearest(_: FakeAnthropic) -> Provider:
-    return Nearest(SUPPORT)
+class OfSupport(ProposesPromises):
+    """Asked about the support process's tickets."""
+
+    @pytest.fixture
+    def asking(self) -> Asking:
+        return asking
+
+    async def test_the_answer_is_about_the_question(self, provider: Provider) -> None:
+        answer = await provider.propose(asking())
+
+        assert Proposal.model_validate_json(answer.text).label == "track_order"
 
 
-def claude(fake: FakeAnthropic) -> Provider:
-    return Claude(
-        model="claude-sonnet-5-5",
-        api_key="test",
-        base_url="http://model.test",
-        timeout_seconds=5,
-        http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(fake.handle)),
-    )
+class TestNearest(OfSupport):
+    @pytest.fixture
+    def provider(self) -> Provider:
+        return Nearest(SUPPORT)
 
 
-@pytest.fixture
-def fake() -> FakeAnthropic:
-    return FakeAnthropic(proposal().model_dump_json())
+class TestClaude(OfSupport, SendsFencedPromises):
+    @pytest.fixture
+    def fake(self) -> FakeAnthropic:
+        return FakeAnthropic(proposal().model_dump_json())
+
+    @pytest.fixture
+    def provider(self, fake: FakeAnthropic) -> Provider:
+        return fake.claude()
+
+    @pytest.fixture
+    def sent(self, fake: FakeAnthropic) -> Sent:
+        return lambda: [request["messages"] for request in fake.requests]
 
 
-@pytest.fixture(params=[nearest, claude])
-def provider(request: pytest.FixtureRequest, fake: FakeAnthropic) -> Provider:
-    make: Callable[[FakeAnthropic], Provider] = request.param
-    return make(fake)
+class TestOllama(OfSupport, SendsFencedPromises):
+    @pytest.fixture
+    def fake(self) -> FakeOllama:
+        return FakeOllama(proposal().model_dump_json())
 
+    @pytest.fixture
+    def provider(self, fake: FakeOllama) -> Provider:
+        return fake.ollama(context_tokens=131072)
 
-async def test_an_answer_parses_by_the_schema_that_was_asked_for(provider: Provider) -> None:
-    answer = await provider.propose(asking())
-
-    parsed = Proposal.model_validate_json(answer.text)
-    assert parsed.label == "track_order"
-    assert 0 <= parsed.confidence <= 1
-
-
-async def test_an_answer_says_which_model_made_it_and_what_it_cost(provider: Provider) -> None:
-    answer = await provider.propose(asking())
-
-    assert answer.model.startswith(provider.name)
-    assert answer.cost_usd >= Decimal(0)
-    assert (answer.cost_usd > 0) == (answer.tokens_in + answer.tokens_out > 0)
-    assert answer.latency_ms >= 0
-
-
-async def test_the_same_question_gets_the_same_answer(provider: Provider) -> None:
-    first, second = await provider.propose(asking()), await provider.propose(asking())
-
-    assert replace(first, latency_ms=0) == replace(second, latency_ms=0)
-
-
-async def test_the_retry_is_answered_too(provider: Provider) -> None:
-    answer = await provider.propose(replace(asking(), previous=("no JSON", "output: json_invalid")))
-
-    Proposal.model_validate_json(answer.text)
-
-
-@pytest.mark.parametrize("body", ["", " ", "\u200b", "?", "1234567890", "a" * 60_000, "<p>\ud800</p>"])
-async def test_odd_texts_are_answered(provider: Provider, body: str) -> None:
-    ask = asking(body)
-    if body == "<p>\ud800</p>":
-        ask = replace(ask, question=replace(ask.question, text=body))
-
-    Proposal.model_validate_json((await provider.propose(ask)).text)
-
-
-@pytest.mark.parametrize("body", INJECTIONS)
-async def test_a_hostile_text_stays_inside_the_fence(provider: Provider, fake: FakeAnthropic, body: str) -> None:
-    calm, hostile = asking("hello"), asking(body)
-    answer = await provider.propose(hostile)
-
-    Proposal.model_validate_json(answer.text)
-    assert hostile.instructions == calm.instructions
-    for sent in fake.requests:
-        before, data, after = sent["messages"][0]["content"].split("\n", 2)
-        assert (before, after[:7]) == ("<data>", "</data>")
-        assert json.loads(data).keys() == {"case", "facts", "passages"}
-        assert len(sent["messages"]) == 1
+    @pytest.fixture
+    def sent(self, fake: FakeOllama) -> Sent:
+        return lambda: [request["messages"][1:] for request in fake.requests]
 
 
 @pytest.mark.parametrize("body", INJECTIONS)

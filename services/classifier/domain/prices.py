@@ -1,7 +1,7 @@
 """What models cost, read from a dated list. What the list does not say costs nobody a guess: it is refused."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Literal
@@ -24,10 +24,21 @@ class PricesInvalidError(Exception):
 class UnknownPriceError(PricesInvalidError):
     """A model whose price is not known: it does not start."""
 
-    def __init__(self, model: str, known: Sequence[str]) -> None:
+    def __init__(self, model: str, known: str) -> None:
         super().__init__(
-            f"the price of {model!r} is not known: name one of {', '.join(known)}, or write it into a list "
-            "of your own as prices.toml is (NIGHTSHIFT_PRICES_FILE)"
+            f"the price of {model!r} is not known: name {known}, or write it into a list of your own as prices.toml "
+            "is (NIGHTSHIFT_PRICES_FILE)"
+        )
+        self.model = model
+
+
+class ModelEndedError(PricesInvalidError):
+    """A model that its vendor answers no more for: it does not start."""
+
+    def __init__(self, model: str, ended: date, known: str) -> None:
+        super().__init__(
+            f"{model!r} is past its end of life, which was {ended}: name {known} (where its vendor gave it more time, "
+            "NIGHTSHIFT_PRICES_FILE may say so under [ends])"
         )
         self.model = model
 
@@ -65,18 +76,47 @@ class Price(_Rates):
         return (sent * dearest + answered * max(rate.output for rate in rates)) / _MILLION
 
 
-class _List(BaseModel):
+class PriceList(BaseModel):
+    """What is known of models, by the names their vendors give them."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     as_of: date
     """Prices change: as they were published by this day."""
     models: dict[str, Price]
+    vendors: dict[str, Price] = Field(default_factory=dict)
+    """Of every model of the vendor that `models` does not name."""
+    ends: dict[str, date] = Field(default_factory=dict)
+    """By model: the day from which its vendor answers no more."""
+
+    def under(self, own: "PriceList") -> "PriceList":
+        """Both; what `own` says of a model or vendor goes before what this says."""
+        return PriceList(
+            as_of=max(self.as_of, own.as_of),
+            models={**self.models, **own.models},
+            vendors={**self.vendors, **own.vendors},
+            ends={**self.ends, **own.ends},
+        )
+
+    def price_of(self, vendor: str, model: str, *, today: date) -> Price:
+        """Raises UnknownPriceError, ModelEndedError."""
+        if (ended := self.ends.get(model)) is not None and ended <= today:
+            raise ModelEndedError(model, ended, self.known(today))
+        price = self.models.get(model, self.vendors.get(vendor))
+        if price is None:
+            raise UnknownPriceError(model, self.known(today))
+        return price
+
+    def known(self, today: date) -> str:
+        """The models that may be named on a day, for a sentence."""
+        alive = sorted(name for name in self.models if self.ends.get(name, date.max) > today)
+        return ", ".join(["one of " + ", ".join(alive), *(f"any of {vendor}" for vendor in sorted(self.vendors))])
 
 
-def parse(text: str, name: str) -> Mapping[str, Price]:
-    """The prices by model. `name` is what errors call the list. Raises PricesInvalidError."""
+def parse(text: str, name: str) -> PriceList:
+    """`name` is what errors call the list. Raises PricesInvalidError."""
     try:
-        return _List.model_validate(tomllib.loads(text)).models
+        return PriceList.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise PricesInvalidError(f"{name} is no TOML: {error}") from error
     except ValidationError as error:

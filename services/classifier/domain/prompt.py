@@ -8,9 +8,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import JsonValue
 from pydantic.json_schema import GenerateJsonSchema
@@ -25,6 +26,8 @@ DATA_CHARACTERS_MAX: Final = 60_000
 """Of the whole data, escapes counted: some 15 thousand tokens."""
 TEXT_CHARACTERS_MAX: Final = 10_000
 """Of one text in it."""
+PREVIOUS_CHARACTERS_MAX: Final = 20_000
+"""Of an output that was not accepted."""
 _CUT = " […]"
 _BLANK = re.compile(r"\{\{\s*policy\.([a-z_.]+)\s*\}\}")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
@@ -102,6 +105,24 @@ def refused(why: str) -> str:
     return (
         f"That output was not accepted. What was wrong where, as data:\n<data>\n{escaped(_clean(why, 2000))}\n</data>"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of the conversation."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+def turns(data: str, previous: tuple[str, str] | None) -> list[Turn]:
+    """What a model is told after its instructions: the data; at the one retry its last output, and what was wrong."""
+    told = [Turn("user", fenced(data))]
+    if previous is not None:
+        output, why = previous
+        told.append(Turn("assistant", output[:PREVIOUS_CHARACTERS_MAX].strip() or "(no output)"))
+        told.append(Turn("user", refused(why)))
+    return told
 
 
 class _EveryFieldRequired(GenerateJsonSchema):

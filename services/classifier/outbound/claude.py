@@ -1,13 +1,9 @@
 """The provider `claude:<model>`: one call of Anthropic's Messages API for each try, its cost known before and after.
 
-What becomes of a failure:
-  429, 503, 529             LaterError, after Retry-After where it is named
-  408, 409, other 5xx, never
-  connected                 LaterError, after a few seconds
-  502, 504, timeout, cut
-  connection, an answer
-  without end               AnswerLostError (a LaterError): it may have to be paid
-  402 and any other 4xx     PermanentError with a code
+What becomes of a failure, beside those of a status (model_failures.py):
+  never connected           LaterError, after a few seconds
+  timeout, cut connection,
+  an answer without end     AnswerLostError (a LaterError): it may have to be paid
   the model refuses         RefusedError (a PermanentError that carries what was spent)
   the answer was cut off at
   tokens_out_max            no failure here: it does not parse, and the engine's one retry says so
@@ -16,55 +12,28 @@ What becomes of a failure:
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from functools import cache
-from http import HTTPStatus
-from pathlib import Path
 from typing import Final
 
 import anthropic
 import httpx2
 from anthropic.types import Message, MessageParam, OutputConfigParam, TextBlock, TextBlockParam
 
-from connectors.http_failures import RETRY_DEFAULT_SECONDS, RETRY_MAX_SECONDS, http_date
+from connectors.http_failures import RETRY_DEFAULT_SECONDS
 from contracts.base import Contract
-from contracts.failures import LaterError, PermanentError
+from contracts.failures import LaterError
 from services.classifier.domain import prompt
-from services.classifier.domain.prices import Price, UnknownPriceError, parse
+from services.classifier.outbound.model_failures import failure_of_status
+from services.classifier.outbound.price_list import price_of
 from services.classifier.ports import Answer, AnswerLostError, Ask, Cost, RefusedError
 
-PREFIX: Final = "claude:"
-OVERLOADED_SECONDS: Final = 15.0
-"""How long to wait where 429, 503 or 529 name no time."""
-PREVIOUS_CHARACTERS_MAX: Final = 20_000
+VENDOR: Final = "claude"
 ANSWER_BYTES_MAX: Final = 1_000_000
 """Many times what `tokens_out_max` can be; more than this is no message."""
-_OVERLOADED: Final = 529
-_PATIENCE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, _OVERLOADED})
-_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
-_OF_GATEWAYS = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT})
-"""What stands before the API gave up on it: the API itself may go on, and answer nobody."""
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-_CODES: Mapping[int, str] = {
-    HTTPStatus.BAD_REQUEST: "model_request_rejected",
-    HTTPStatus.UNAUTHORIZED: "model_key_rejected",
-    HTTPStatus.PAYMENT_REQUIRED: "model_payment_required",
-    HTTPStatus.FORBIDDEN: "model_forbidden",
-    HTTPStatus.NOT_FOUND: "model_unknown",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "model_request_too_large",
-}
 FRAME_TOKENS_MAX: Final = 2_000
 """What the other side adds to what is sent: marks between turns, and words about the schema."""
-
-
-@cache
-def prices(own: str | None = None) -> dict[str, Price]:
-    """The price list, by model. What `own`, a list of the same form, says of a model goes before what is shipped.
-
-    Raises PricesInvalidError.
-    """
-    shipped = parse((Path(__file__).parent / "prices.toml").read_text(encoding="utf-8"), "prices.toml")
-    return {**shipped, **({} if own is None else parse(own, "NIGHTSHIFT_PRICES"))}
 
 
 class Claude:
@@ -80,13 +49,10 @@ class Claude:
         own_prices: str | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
-        """`base_url` none: Anthropic's own. Raises PricesInvalidError, UnknownPriceError."""
-        known = prices(own_prices)
-        if model not in known:
-            raise UnknownPriceError(model, sorted(known))
-        self.name = f"{PREFIX}{model}"
+        """`base_url` none: Anthropic's own. Raises PricesInvalidError, UnknownPriceError, ModelEndedError."""
+        self._price = price_of(VENDOR, model, own_prices)
+        self.name = f"{VENDOR}:{model}"
         self._model = model
-        self._price = known[model]
         self._timeout_seconds = timeout_seconds
         client = http_client or anthropic.DefaultAsyncHttpxClient()
         client.event_hooks = {"response": [_bounded]}
@@ -119,7 +85,9 @@ class Claude:
                     output_config=self._output_config(ask.output),
                 )
         except anthropic.APIStatusError as error:
-            raise _failure_of(error) from None  # the cause quotes the other side's words
+            raise failure_of_status(
+                error.status_code, error.response.headers
+            ) from None  # the cause quotes the other side's words
         except (anthropic.APITimeoutError, TimeoutError) as error:
             raise _lost(error)(
                 "model_timeout", "the model did not answer in time", seconds=RETRY_DEFAULT_SECONDS
@@ -153,7 +121,7 @@ class Claude:
         written, read = usage.cache_creation_input_tokens or 0, usage.cache_read_input_tokens or 0
         return Answer(
             text="".join(block.text for block in message.content if isinstance(block, TextBlock)),
-            model=f"{PREFIX}{message.model}",
+            model=f"{VENDOR}:{message.model}",
             tokens_in=usage.input_tokens + written + read,
             tokens_out=usage.output_tokens,
             cost_usd=self._price.cost_usd(
@@ -218,35 +186,8 @@ def _is_whole(message: object) -> bool:
 
 
 def _turns(ask: Ask) -> list[MessageParam]:
-    turns: list[MessageParam] = [{"role": "user", "content": prompt.fenced(ask.data())}]
-    if ask.previous is not None:
-        output, why = ask.previous
-        turns.append({"role": "assistant", "content": output[:PREVIOUS_CHARACTERS_MAX].strip() or "(no output)"})
-        turns.append({"role": "user", "content": prompt.refused(why)})
-    return turns
-
-
-def _failure_of(error: anthropic.APIStatusError) -> LaterError | PermanentError:
-    status = error.status_code
-    message = f"the model answered {status}"
-    asked = _retry_after_seconds(error.response.headers)
-    if status in _PATIENCE:
-        code = "model_rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "model_overloaded"
-        return LaterError(code, message, seconds=OVERLOADED_SECONDS if asked is None else asked)
-    if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        later = AnswerLostError if status in _OF_GATEWAYS else LaterError
-        return later("model_failed", message, seconds=RETRY_DEFAULT_SECONDS if asked is None else asked)
-    return PermanentError(_CODES.get(status, "model_request_rejected"), message)
-
-
-def _retry_after_seconds(headers: httpx2.Headers) -> float | None:
-    """At most an hour; none where it is missing or unreadable. A date counts from the answer's own."""
-    asked = headers.get("retry-after", "").strip()
-    until, now = http_date(asked), http_date(headers.get("date", ""))
-    if asked.isascii() and asked.replace(".", "", 1).isdigit():
-        seconds = float(asked)
-    elif until is not None and now is not None:
-        seconds = (until - now).total_seconds()
-    else:
-        return None
-    return min(max(seconds, 0.0), RETRY_MAX_SECONDS)
+    told = prompt.turns(ask.data(), ask.previous)
+    return [
+        {"role": "user", "content": turn.text} if turn.role == "user" else {"role": "assistant", "content": turn.text}
+        for turn in told
+    ]

@@ -15,7 +15,8 @@ from contracts.failures import LaterError, PermanentError
 from contracts.knowledge import Question
 from processes.support.steps.answer.output import Proposal
 from services.classifier.domain.prices import UnknownPriceError
-from services.classifier.outbound.claude import ANSWER_BYTES_MAX, Claude, prices
+from services.classifier.outbound.claude import ANSWER_BYTES_MAX, Claude
+from services.classifier.outbound.price_list import prices
 from services.classifier.ports import AnswerLostError, Ask, RefusedError
 from tests.fakes.anthropic import FakeAnthropic
 from tests.unit.support.tickets import proposal
@@ -135,7 +136,7 @@ async def test_what_may_have_been_answered_is_told_from_what_was_turned_away(fak
 
 @pytest.mark.parametrize(("sent", "cost"), [(100_000, "0.0101"), (100_001, "0.0505005")])
 def test_a_long_prompt_has_its_own_price(sent: int, cost: str) -> None:
-    price = prices()["claude-haiku-5-5"]
+    price = prices().models["claude-haiku-5-5"]
 
     assert price.cost_usd(sent=sent, written=0, read=0, answered=200) == Decimal(cost)
 

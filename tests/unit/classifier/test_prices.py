@@ -1,11 +1,12 @@
 """What models cost is known, dated, and counted at its worst; a slip of the pen is refused by its line."""
 
+from datetime import date
 from decimal import Decimal
 
 import pytest
 
-from services.classifier.domain.prices import PricesInvalidError, parse
-from services.classifier.outbound.claude import prices
+from services.classifier.domain.prices import ModelEndedError, PricesInvalidError, UnknownPriceError, parse
+from services.classifier.outbound.price_list import prices
 
 OWN = """as_of = 2026-11-27
 
@@ -19,8 +20,8 @@ long = { above_tokens = 1000, input = "3", output = "4", cache_write = "3.5", ca
 
 
 def test_a_list_of_ones_own_goes_before_the_shipped_one() -> None:
-    assert prices(OWN).keys() == {*prices(), "claude-of-mine"}
-    assert prices(OWN.replace("claude-of-mine", "claude-opus-5"))["claude-opus-5"].input == Decimal(1)
+    assert prices(OWN).models.keys() == {*prices().models, "claude-of-mine"}
+    assert prices(OWN.replace("claude-of-mine", "claude-opus-5")).models["claude-opus-5"].input == Decimal(1)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +53,51 @@ def test_a_list_that_is_no_toml_is_refused_with_its_line() -> None:
 
 @pytest.mark.parametrize(("sent", "most"), [(1000, "0.0019"), (1001, "0.0043035")])
 def test_the_most_that_a_call_costs_is_that_of_its_dearest_tokens(sent: int, most: str) -> None:
-    price = parse(OWN, "mine.toml")["claude-of-mine"]
+    price = parse(OWN, "mine.toml").models["claude-of-mine"]
 
     assert price.cost_usd_max(sent=sent, answered=200) == Decimal(most)
     for written, read in ((0, 0), (sent, 0), (0, sent), (sent // 3, sent // 3)):
         told = price.cost_usd(sent=sent - written - read, written=written, read=read, answered=200)
         assert told <= Decimal(most)
+
+
+LAST_DAY = date(2027, 2, 28)
+ENDED = date(2027, 3, 1)
+VENDOR = """
+[vendors.mine]
+input = "0"
+output = "0"
+cache_write = "0"
+cache_read = "0"
+
+[ends]
+claude-of-mine = 2027-03-01
+old = 2027-03-01
+"""
+
+
+def test_a_model_is_refused_from_the_day_on_that_its_vendor_answers_no_more_with_those_that_are_left() -> None:
+    known = parse(OWN.replace("claude-of-mine", "left") + OWN.split("\n", 2)[2] + VENDOR, "mine.toml")
+
+    assert known.price_of("claude", "claude-of-mine", today=LAST_DAY).output == 2
+    with pytest.raises(ModelEndedError, match=r"'claude-of-mine' .* 2027-03-01: name one of left, any of mine \("):
+        known.price_of("claude", "claude-of-mine", today=ENDED)
+    with pytest.raises(ModelEndedError):
+        known.price_of("mine", "old", today=ENDED)
+
+
+def test_a_vendor_whose_models_all_cost_the_same_needs_none_of_their_names() -> None:
+    known = parse(OWN + VENDOR, "mine.toml")
+
+    assert known.price_of("mine", "whatever:3b", today=LAST_DAY).cost_usd_max(sent=1000, answered=1000) == 0
+    with pytest.raises(UnknownPriceError, match=r"'whatever:3b' is not known: name one of claude-of-mine, any of mine"):
+        known.price_of("claude", "whatever:3b", today=LAST_DAY)
+
+
+def test_a_list_of_ones_own_may_give_a_model_more_time() -> None:
+    ended = next(iter(prices().ends))
+    more = f"{OWN.replace('claude-of-mine', ended)}\n[ends]\n{ended} = 9999-01-01\n"
+
+    assert prices(more).price_of("claude", ended, today=ENDED).input == 1
+    with pytest.raises(ModelEndedError):
+        prices().price_of("claude", ended, today=ENDED)
