@@ -52,6 +52,14 @@ class MadeFrom(Contract):
     passages: tuple[PassageUsed, ...] = ()
 
 
+class ModelFailed(Contract):
+    """A model that was asked, and came to nothing."""
+
+    model: str
+    """As process.toml names it."""
+    code: str
+
+
 class ProposalMade(Fact):
     """What the model suggests for one basis of a case, with the case and the facts it was made from."""
 
@@ -74,10 +82,12 @@ class ProposalMade(Fact):
     cost_usd: Decimal = Decimal(0)
     latency_ms: int = 0
     attempts: int = 1
+    failed: tuple[ModelFailed, ...] = ()
+    """The models that were asked before the one that answered, in their order; what they took counts above."""
 
 
 class ProposalFailed(Fact):
-    """No proposal: the model's output failed the schema twice, or the work became a dead letter."""
+    """No proposal: no model's output was accepted, or the work became a dead letter."""
 
     TYPE: ClassVar[str] = "proposal.failed.v1"
     TOPIC: ClassVar[str] = topics.PROPOSALS
@@ -88,6 +98,8 @@ class ProposalFailed(Fact):
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: Decimal = Decimal(0)
+    failed: tuple[ModelFailed, ...] = ()
+    """The models that were asked at last, in their order; none where the work failed before."""
 
 
 class BudgetExhausted(Fact):

@@ -9,7 +9,7 @@ from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.protocol import Reads
 from services.classifier.config import Settings
-from services.classifier.handlers.ask_model import count_from_zero
+from services.classifier.handlers.ask_models import count_all_from_zero
 from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
@@ -51,17 +51,12 @@ async def run() -> None:
     async with connect(settings.database_url, schema="classifier") as database, http_transport.client() as client:
         publishing, producer = Wake(), Producer()
         relay = Relay(database, "classifier", producer, publishing)
-        providers = {
-            process.name: PatientProvider(
-                provider_of(settings.model or process.settings.model.default, process, settings)
-            )
-            for process in processes.values()
-        }
-        budgets = {name: PostgresBudget(database, processes[name], model.name) for name, model in providers.items()}
+        models = {name: models_of(process, settings) for name, process in processes.items()}
+        budgets = {name: PostgresBudget(database, process) for name, process in processes.items()}
         workers = [
             worker
             for name, process in processes.items()
-            for worker in _workers(process, providers[name], budgets[name], settings, database, client, publishing)
+            for worker in _workers(process, models[name], budgets[name], settings, database, client, publishing)
         ]
         inbox = Inbox(database, "classifier", handlers(processes))
         link = Link(
@@ -96,6 +91,13 @@ async def run() -> None:
             ],
             grace_seconds=settings.grace_seconds,
         )
+
+
+def models_of(process: Process, settings: Settings) -> list[PatientProvider]:
+    """The models of a process in the order in which they are asked. Raises what provider_of raises."""
+    chosen = process.settings.model
+    names = dict.fromkeys([settings.model or chosen.default, *chosen.fallback])
+    return [PatientProvider(provider_of(name, process, settings)) for name in names]
 
 
 def provider_of(name: str, process: Process, settings: Settings) -> Provider:
@@ -138,7 +140,7 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
 
 def _workers(
     process: Process,
-    provider: Provider,
+    models: Sequence[Provider],
     budget: Budget,
     settings: Settings,
     database: Database,
@@ -147,12 +149,12 @@ def _workers(
 ) -> list[Worker]:
     """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
     desk = KnowledgeDesk(process)
-    count_from_zero(provider.name)
+    count_all_from_zero(models)
     doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
     proposing = Proposing(
         database=database,
         process=process,
-        provider=provider,
+        models=models,
         desk=desk,
         doors=doors,
         sources={name: outside.source(source, client) for name, source in process.settings.sources.items()},

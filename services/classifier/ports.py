@@ -108,8 +108,8 @@ class Purse(Protocol):
         One that was not settled counts for the most it can take.
         """
 
-    async def reserve(self, worst: Cost) -> UUID:
-        """Set aside the most that a call can take.
+    async def reserve(self, worst: Cost, model: str) -> UUID:
+        """Set aside the most that a call of a model can take.
 
         Raises RunBudgetExhaustedError, LaterError where another ceiling forbids it, MoneyReservedError.
         """

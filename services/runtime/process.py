@@ -102,10 +102,22 @@ class Limits(_Table):
     """An approval that nobody answers expires to no."""
 
 
+FallsBackOn = Literal["unavailable", "overloaded", "rejected", "too_large", "invalid_output", "refused", "budget"]
+"""A model that cannot be reached, is slow or broken; that asks for patience; that turns every request of ours away (its
+key, its name); whose request would not fit; whose output failed the schema twice; that will not answer this text; that
+would pass a ceiling.
+"""
+
+
 class Model(_Table):
     """What proposes."""
 
     default: str = "nearest"
+    """Asked first."""
+    fallback: tuple[str, ...] = ()
+    """Asked in turn, where the one before failed. After the last, a person."""
+    falls_back_on: tuple[FallsBackOn, ...] = ("unavailable", "overloaded", "rejected", "too_large", "invalid_output")
+    """Which failures move on to the next. After any other, and after the last: what becomes of the work without one."""
     tokens_out_max: int = Field(default=1200, gt=0)
     timeout_seconds: float = Field(default=60, gt=0)
     context_tokens: int = Field(default=32768, gt=0)

@@ -102,6 +102,8 @@ class Bench:
     model: ScriptedModel = field(default_factory=ScriptedModel)
     provider: Provider | None = None
     """Asked instead of `model`, where there is one."""
+    fallback: Sequence[Provider] = ()
+    """Asked in turn after it."""
     door: Reads | None = None
     """Read instead of `outside`, where there is one."""
 
@@ -111,11 +113,10 @@ class Bench:
         self.reader = self.new_reader()
 
     def new_worker(self) -> Worker:
-        provider = self.provider or self.model
         proposing = Proposing(
             database=self.database,
             process=self.process,
-            provider=provider,
+            models=[self.provider or self.model, *self.fallback],
             desk=PlainDesk(self.process),
             doors={"none": self.door or self.outside},
             sources={
@@ -123,7 +124,7 @@ class Bench:
                 "there": NoOutside(clock=lambda: self.outside.now, queries={"q": "[]"}),
             },
             asks_at_once=asyncio.Semaphore(4),
-            budget=PostgresBudget(self.database, self.process, provider.name),
+            budget=PostgresBudget(self.database, self.process),
         )
         return Worker(
             database=self.database,

@@ -97,7 +97,7 @@ class Both:
 
     def __init__(self, database: Database, ceilings: dict[str, Any]) -> None:
         self.database = database
-        self.budget = PostgresBudget(database, process(**ceilings), "m")
+        self.budget = PostgresBudget(database, process(**ceilings))
         self.ceilings = self.budget.process.settings.budget
         self.calls: list[Known] = []
         self.day = 0
@@ -127,17 +127,17 @@ class Both:
         expected, held = self.expected(run, worst), claim(token, run)
         purse = self.budget.purse(held)
         if expected == "reserved":
-            call = await purse.reserve(worst)
+            call = await purse.reserve(worst, "m")
             self.calls.append(Known(held, purse, call, run, self.day, worst, worst))
             return
         with pytest.raises((LaterError, RunBudgetExhaustedError)) as refused:
-            await purse.reserve(worst)
+            await purse.reserve(worst, "m")
         assert isinstance(refused.value, LaterError | RunBudgetExhaustedError)
         assert refused.value.code == expected
 
     async def reserve_again(self, known: Known) -> None:
         """Its first answer was lost on the way. A call that is over is not to be had twice."""
-        asked = self.budget.purse(known.claim).reserve(known.worst)
+        asked = self.budget.purse(known.claim).reserve(known.worst, "m")
         if known.state == "live":
             assert await asked == known.id
         elif self.expected(known.run, known.worst) == "reserved":
@@ -251,7 +251,7 @@ async def test_calls_side_by_side_never_pass_a_ceiling_and_none_is_stopped_that_
 ) -> None:
     await execute(database, "TRUNCATE model_calls, model_spend")
     budget = PostgresBudget(
-        database, process(day_usd_max=day / 100, total_usd_max=max(day, total) / 100, total_tokens_max=total), "m"
+        database, process(day_usd_max=day / 100, total_usd_max=max(day, total) / 100, total_tokens_max=total)
     )
     stopped: list[tuple[str, Cost]] = []
     highest = {"day": (0, Decimal(0)), "total": (0, Decimal(0))}
@@ -260,7 +260,7 @@ async def test_calls_side_by_side_never_pass_a_ceiling_and_none_is_stopped_that_
         purse, call = budget.purse(claim(1, number)), None
         while call is None:
             try:
-                call = await purse.reserve(worst)
+                call = await purse.reserve(worst, "m")
             except LaterError as error:
                 if error.code != "budget_reserved":
                     stopped.append((error.code.partition("_")[0], worst))

@@ -136,7 +136,7 @@ async def test_past_the_total_work_waits_until_the_ceiling_is_raised_and_each_he
         still = await tasks(found)
 
         found.process = tiny(budget={"total_usd_max": 0.2})
-        await PostgresBudget(found.database, found.process, "scripted").let_go()
+        await PostgresBudget(found.database, found.process).let_go()
         found.worker = found.new_worker()
         for _ in range(3):  # of two that go on side by side, one may have to wait for the other
             await found.worker.step()
@@ -152,8 +152,8 @@ async def test_what_only_calls_under_way_forbid_waits_a_moment_and_is_no_failure
     async with desk(migrated, day_usd_max=0.15) as found:
         await found.hear(found.outside.says("1"))
         [held] = await found.worker.claim()
-        purse = PostgresBudget(found.database, found.process, "scripted").purse(held)
-        call = await purse.reserve(WORST)
+        purse = PostgresBudget(found.database, found.process).purse(held)
+        call = await purse.reserve(WORST, "scripted")
         await ask(found, "2")
         waiting, seconds = await tasks(found), await wait_seconds(found)
 
@@ -174,8 +174,8 @@ async def test_what_is_too_old_to_be_answered_unattended_waits_for_calls_under_w
         found.outside.tick(-25 * 3600)  # max_age_hours is 24
         await found.hear(found.outside.says("1"))
         [held] = await found.worker.claim()
-        purse = PostgresBudget(found.database, found.process, "scripted").purse(held)
-        call = await purse.reserve(WORST)
+        purse = PostgresBudget(found.database, found.process).purse(held)
+        call = await purse.reserve(WORST, "scripted")
         await ask(found, "2")
         waiting = await tasks(found)
 
@@ -193,7 +193,7 @@ async def test_what_waits_for_money_is_let_go_and_what_is_worked_on_is_left_alon
 ) -> None:
     async with desk(migrated, day_usd_max=0.05) as found:
         await ask(found, "1")
-        budget = PostgresBudget(found.database, found.process, "scripted")
+        budget = PostgresBudget(found.database, found.process)
         await budget.let_go()
         claimed = await found.worker.claim()
         await budget.let_go()
@@ -218,7 +218,7 @@ async def test_an_event_tells_what_all_tries_of_its_work_took(migrated: Migrated
 async def test_what_is_used_of_each_ceiling_is_told_as_a_figure(migrated: MigratedDatabase) -> None:
     async with desk(migrated, day_usd_max=0.5, total_tokens_max=9000) as found:
         await ask(found, "1")
-        await PostgresBudget(found.database, found.process, "scripted").look()
+        await PostgresBudget(found.database, found.process).look()
 
         def figure(name: str, period: str, unit: str) -> float | None:
             labels = {"process": "tiny", "period": period, "unit": unit}

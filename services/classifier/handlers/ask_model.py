@@ -102,7 +102,7 @@ async def _asked(provider: Provider, ask: Ask, purse: Purse | None) -> Answer:
     """One call. What is certain of it is settled; of anything else the most that it can take stays reserved."""
     if purse is None or (worst := provider.worst_case(ask)) is None:
         return await provider.propose(ask)
-    call = await purse.reserve(worst)
+    call = await purse.reserve(worst, provider.name)
     try:
         answer = await provider.propose(ask)
     except RefusedError as refusal:

@@ -11,7 +11,8 @@ from contracts.base import Fact
 from contracts.envelope import Event, follow_up_id
 from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
 from contracts.failures import LaterError
-from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
+from services.classifier.handlers.ask_model import Accepted, Rejected
+from services.classifier.handlers.ask_models import NobodyAnsweredError, ask_models
 from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
 from services.classifier.ports import Budget, Cost, Desk, MoneyReservedError, Provider, Purse
@@ -51,7 +52,8 @@ class Proposing:
 
     database: Database
     process: Process
-    provider: Provider
+    models: Sequence[Provider]
+    """The first choice, and what is asked where the one before fails."""
     desk: Desk
     doors: Mapping[str, Reads]
     sources: Mapping[str, LooksUp]
@@ -121,6 +123,7 @@ class Proposing:
             tokens_in=taken.tokens_in,
             tokens_out=taken.tokens_out,
             cost_usd=taken.cost_usd,
+            failed=error.failed if isinstance(error, NobodyAnsweredError) else (),
         )
         return run.event(failed)
 
@@ -137,7 +140,7 @@ class Proposing:
         facts = await read_facts(self.process.facts.queries(case), self.sources)
         told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
         ask = self.desk.ask(case, facts)
-        answer = await ask_model(self.provider, ask, run.purse)
+        answer, in_vain = await ask_models(self.models, self.process.settings.model.falls_back_on, ask, run.purse)
         match answer:
             case Rejected(code, why, spent):
                 failed = ProposalFailed(
@@ -147,6 +150,7 @@ class Proposing:
                     tokens_in=spent.tokens_in,
                     tokens_out=spent.tokens_out,
                     cost_usd=spent.cost_usd,
+                    failed=in_vain,
                 )
                 return Never(code, why, (told, run.event(failed)))
             case Accepted(output, model, spent):
@@ -163,6 +167,7 @@ class Proposing:
                     cost_usd=spent.cost_usd,
                     latency_ms=spent.latency_ms,
                     attempts=spent.attempts,
+                    failed=in_vain,
                 )
                 return Done((told, run.event(made)), read)
 

@@ -60,12 +60,11 @@ T = TypeVar("T")
 
 
 class PostgresBudget:
-    """Implements ports.Budget for a process and the model it asks."""
+    """Implements ports.Budget for a process."""
 
-    def __init__(self, database: Database, process: Process, model: str) -> None:
+    def __init__(self, database: Database, process: Process) -> None:
         self.database = database
         self.process = process
-        self.model = model
         self.tokens_max = [process.settings.budget.of(period, "tokens") for period in PERIODS]
         self.usd_max = [process.settings.budget.of(period, "usd") for period in PERIODS]
         for period in PERIODS:  # 0 is a figure too: what is not there cannot be seen to grow
@@ -113,16 +112,18 @@ class PostgresPurse:
         self._calls = 0
         self._work = follow_up_id(claim.cause, "model_work", claim.redrives)
         self._worst = Cost()
+        self._model = ""
         self.taken: Cost | None = None
 
-    async def reserve(self, worst: Cost) -> UUID:
+    async def reserve(self, worst: Cost, model: str) -> UUID:
         claim, process = self._claim, self._budget.process
+        self._worst, self._model = worst, model
         self._calls += 1
         call = follow_up_id(claim.cause, "model_call", claim.token, self._calls)
         row = await self._twice(
             lambda connection: connection.fetchrow(
                 _RESERVE,
-                *(call, process.name, claim.case_id, claim.correlation_id, self._work, self._budget.model),
+                *(call, process.name, claim.case_id, claim.correlation_id, self._work, self._model),
                 *(worst.tokens_in, worst.tokens_out, worst.cost_usd),
                 timedelta(seconds=process.settings.model.timeout_seconds) + MARGIN,
                 *(self._budget.tokens_max, self._budget.usd_max),
@@ -131,8 +132,7 @@ class PostgresPurse:
         assert row is not None, "it answers with a row"
         self.taken = _cost_of(row)
         if row["period"] is not None:
-            await self._refuse(row, worst)
-        self._worst = worst
+            await self._refuse(row)
         return call
 
     async def settle(self, call: UUID, took: Cost) -> None:
@@ -142,9 +142,7 @@ class PostgresPurse:
         assert row is not None, "a call that was reserved is known"
         self.taken = _cost_of(row)
         if took.cost_usd > self._worst.cost_usd:
-            log.error(
-                "a call took more than it could", model=self._budget.model, call=str(call), usd=str(took.cost_usd)
-            )
+            log.error("a call took more than it could", model=self._model, call=str(call), usd=str(took.cost_usd))
 
     async def lose(self, call: UUID) -> None:
         await self._twice(lambda connection: connection.execute(_LOSE, call))
@@ -158,13 +156,13 @@ class PostgresPurse:
             async with self._budget.database.connection() as connection:
                 return await ask(connection)
 
-    async def _refuse(self, row: asyncpg.Record, worst: Cost) -> None:
+    async def _refuse(self, row: asyncpg.Record) -> None:
         """Raises what becomes of the work: a person's, tomorrow's, or that of the next moments."""
-        period, unit, process = row["period"], row["unit"], self._claim.process
+        period, unit, process, worst = row["period"], row["unit"], self._claim.process, self._worst
         asked = Decimal(worst.tokens_in + worst.tokens_out) if unit == "tokens" else worst.cost_usd
         message = (
             f"the {period}'s ceiling is {row['ceiling']:f} {unit}: {row['spent']:f} are spent, {row['reserved']:f} "
-            f"reserved, and the call to {self._budget.model} can take {asked:f}"
+            f"reserved, and the call to {self._model} can take {asked:f}"
         )
         is_spent = row["spent"] + asked > row["ceiling"]
         refused_total.labels(process, period, "spent" if is_spent else "reserved").inc()
@@ -196,7 +194,7 @@ class PostgresPurse:
                 asked=asked,
                 asked_by=self._claim.case_id,
                 asked_run=self._claim.correlation_id,
-                model=self._budget.model,
+                model=self._model,
                 dearest=self._claim.case_id if dearest is None else dearest["case_id"],
                 dearest_spent=Decimal(0) if dearest is None else Decimal(dearest["spent"]),
                 until=tomorrow if day else None,

@@ -139,14 +139,21 @@ def _proposed(data: proposals.ProposalMade) -> Told:
     given = f", given {count} passage{'' if count == 1 else 's'}" if count else ""
     return Told(
         "classifier",
-        f"{data.made_from.model} took it for “{data.label}” with confidence {data.confidence:.2f}{given}{again}, "
+        f"{_in_vain(data.failed)}{data.made_from.model} took it for “{data.label}” with confidence "
+        f"{data.confidence:.2f}{given}{again}, "
         f"in {data.latency_ms} ms for {data.cost_usd:f} USD.",
     )
 
 
 def _proposal_failed(data: proposals.ProposalFailed) -> Told:
     cost = f" and {data.cost_usd:f} USD" if data.cost_usd else ""
-    return Told("classifier", f"No proposal came of it after {data.attempts} attempts{cost} ({data.code}).")
+    asked = _in_vain(data.failed) if len(data.failed) > 1 else ""
+    return Told("classifier", f"{asked}No proposal came of it after {data.attempts} attempts{cost} ({data.code}).")
+
+
+def _in_vain(failed: Sequence[proposals.ModelFailed]) -> str:
+    """Which models were asked before, as the beginning of what is said."""
+    return "".join(f"{one.model} came to nothing ({one.code}). " for one in failed)
 
 
 def _budget_exhausted(data: proposals.BudgetExhausted) -> Told:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from services.classifier.app import provider_of
+from services.classifier.app import models_of, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import ModelEndedError, UnknownPriceError
 from services.runtime.config import MissingSettingError
@@ -64,3 +64,28 @@ def test_a_model_of_ones_own_price_list_starts() -> None:
     own = settings("key").model_copy(update={"prices": OWN})
 
     assert provider_of("claude:claude-of-mine", load("support"), own).name == "claude:claude-of-mine"
+
+
+CHAIN = {"model": {"default": "claude:claude-haiku-5-5", "fallback": ["ollama:llama3.2:3b", "nearest"]}}
+
+
+def test_the_first_choice_comes_before_its_fallbacks_and_each_is_asked_once() -> None:
+    process = load("support", overrides=CHAIN)
+    chosen = settings("key").model_copy(update={"model": "nearest"})
+
+    assert [one.name for one in models_of(process, settings("key"))] == [
+        "claude:claude-haiku-5-5",
+        "ollama:llama3.2:3b",
+        "nearest",
+    ]
+    assert [one.name for one in models_of(process, chosen)] == ["nearest", "ollama:llama3.2:3b"]
+
+
+def test_a_fallback_that_could_not_be_asked_does_not_start() -> None:
+    with pytest.raises(MissingSettingError, match="NIGHTSHIFT_OLLAMA_URL"):
+        models_of(load("support", overrides=CHAIN), settings("key", ollama_url=None))
+
+
+def test_a_failure_that_nobody_knows_does_not_start() -> None:
+    with pytest.raises(ProcessInvalidError, match="falls_back_on"):
+        load("support", overrides={"model": {"falls_back_on": ["bad weather"]}})

@@ -1,9 +1,12 @@
 """Every event is told to a person."""
 
+from dataclasses import replace
+
 import pytest
 
 from contracts.events import REGISTRY
 from contracts.events.decisions import DecisionMade
+from contracts.events.proposals import ModelFailed, ProposalFailed, ProposalMade
 from services.reporter.domain.sentences import SENTENCES, sealed_of, tell
 from tests.unit.reporter.night import night
 
@@ -34,3 +37,27 @@ def test_reasons_are_told() -> None:
     decided = next(e for e in night(40) if isinstance(e.data, DecisionMade) and e.data.verdict == "refuse")
 
     assert tell(decided).sentence == ("The rules refuse and leave the case to a person: The customer threatens to sue.")
+
+
+def test_models_that_came_to_nothing_are_told_before_the_one_that_answered() -> None:
+    made = TOLD[ProposalMade.TYPE]
+    failed = (
+        ModelFailed(model="claude:a", code="model_overloaded"),
+        ModelFailed(model="ollama:b", code="model_unknown"),
+    )
+    after_two = replace(made, data=made.data.model_copy(update={"failed": failed}))
+
+    assert tell(after_two).sentence == (
+        "claude:a came to nothing (model_overloaded). ollama:b came to nothing (model_unknown). " + tell(made).sentence
+    )
+
+
+def test_a_proposal_that_failed_names_the_models_where_there_were_several() -> None:
+    lost = TOLD[ProposalFailed.TYPE]
+    failed = tuple(ModelFailed(model=name, code="model_overloaded") for name in ("a", "b"))
+
+    def told(models: tuple[ModelFailed, ...]) -> str:
+        return tell(replace(lost, data=lost.data.model_copy(update={"failed": models}))).sentence
+
+    assert told(failed[:1]) == told(()) == tell(lost).sentence
+    assert told(failed).startswith("a came to nothing (model_overloaded). b came to nothing (model_overloaded). No ")
