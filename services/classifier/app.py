@@ -116,6 +116,7 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
                 model=model,
                 url=settings.ollama_url,
                 context_tokens=process.settings.model.context_tokens,
+                asks_at_once=settings.ollama_asks_at_once,
                 timeout_seconds=process.settings.model.timeout_seconds,
                 own_prices=settings.prices,
             )

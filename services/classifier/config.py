@@ -13,6 +13,8 @@ class Settings(RuntimeSettings):
     anthropic_api_key: SecretStr | None = None
     anthropic_url: str | None = None
     ollama_url: str | None = Field(default=None, pattern=r"^https?://")
+    ollama_asks_at_once: int = Field(default=1, gt=0)
+    """Questions that the machine answers side by side: its OLLAMA_NUM_PARALLEL."""
     asks_at_once: int = Field(default=16, gt=0)
     """Questions that are under way side by side."""
     prices: str | None = None

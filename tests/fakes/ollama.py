@@ -32,6 +32,7 @@ class FakeOllama:
             model=model,
             url="http://model.test",
             context_tokens=context_tokens,
+            asks_at_once=1,
             timeout_seconds=5,
             own_prices=own_prices,
             http_client=httpx.AsyncClient(transport=httpx.MockTransport(self.handle)),

@@ -72,7 +72,7 @@ def model() -> str:
 
 
 def ollama(url: str, model: str, context_tokens: int = CONTEXT_TOKENS) -> Ollama:
-    return Ollama(model=model, url=url, context_tokens=context_tokens, timeout_seconds=120)
+    return Ollama(model=model, url=url, context_tokens=context_tokens, asks_at_once=1, timeout_seconds=120)
 
 
 class TestOllama(ProposesPromises):

@@ -6,8 +6,12 @@ server lowers a context above what the model was trained for without a word: the
 told to refuse rather than to cut, which old servers do not understand: a count of tokens that is too low for the bytes
 that were sent is no answer.
 
+A machine answers few questions side by side. The others wait for their turn here, where their time does not run yet and
+nothing of theirs is lost.
+
 What becomes of a failure, beside those of a status (model_failures.py):
-  never connected           LaterError, after a few seconds
+  never connected, no turn
+  within a call's time      LaterError, after a few seconds
   timeout, cut connection,
   an answer without end     AnswerLostError (a LaterError): it may have used up tokens
   no such model there       PermanentError that says how to get it
@@ -62,6 +66,7 @@ class Ollama:
         model: str,
         url: str,
         context_tokens: int,
+        asks_at_once: int,
         timeout_seconds: float,
         own_prices: str | None = None,
         http_client: httpx.AsyncClient | None = None,
@@ -73,6 +78,7 @@ class Ollama:
         self._url = url.rstrip("/")
         self._context_tokens = context_tokens
         self._is_looked_up = False
+        self._turns = asyncio.Semaphore(asks_at_once)
         self._timeout_seconds = timeout_seconds
         self._client = http_client or httpx.AsyncClient(limits=_NONE_KEPT)
 
@@ -84,6 +90,19 @@ class Ollama:
 
     async def propose(self, ask: Ask) -> Answer:
         """One call, and one before it in a process' life. Raises LaterError, PermanentError, AnswerLostError."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise LaterError(
+                "model_overloaded", "the model is busy with other questions", seconds=RETRY_DEFAULT_SECONDS
+            ) from error
+        try:
+            return await self._asked(ask)
+        finally:
+            self._turns.release()
+
+    async def _asked(self, ask: Ask) -> Answer:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_seconds):  # the client's own limit is one of each step

@@ -1,8 +1,10 @@
 """What `ollama` sends, what never leaves because it might not fit, and which failure is which."""
 
+import asyncio
 import gzip
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -12,10 +14,11 @@ import pytest
 from contracts.failures import LaterError, PermanentError
 from contracts.knowledge import Question
 from processes.support.steps.answer.output import Proposal
-from services.classifier.outbound.ollama import ANSWER_BYTES_MAX, FRAME_TOKENS_MAX, REPEATS_MAX
+from services.classifier.outbound.ollama import ANSWER_BYTES_MAX, FRAME_TOKENS_MAX, REPEATS_MAX, Ollama
 from services.classifier.ports import AnswerLostError, Ask, RefusedError
 from tests.fakes.ollama import FakeOllama
 from tests.unit.support.tickets import proposal
+from tests.virtual import VirtualTime, live
 
 ASK = Ask(
     instructions="Answer.",
@@ -261,3 +264,60 @@ async def test_what_is_no_answer_is_tried_later(fake: FakeOllama, body: bytes, h
         await fake.ollama().propose(ASK)
 
     assert lost.value.code == "model_unreadable"
+
+
+class Slow:
+    """Lets each answer wait for its leave."""
+
+    def __init__(self, fake: FakeOllama) -> None:
+        self.fake = fake
+        self.leave = asyncio.Event()
+
+    async def handle(self, request: httpx.Request) -> httpx.Response:
+        answer = self.fake.handle(request)
+        if request.url.path == "/api/chat":
+            await self.leave.wait()
+        return answer
+
+    def ollama(self) -> Ollama:
+        provider = self.fake.ollama()
+        provider._client = httpx.AsyncClient(transport=httpx.MockTransport(self.handle))
+        return provider
+
+
+def test_a_question_waits_for_its_turn_and_its_own_time_begins_then(fake: FakeOllama) -> None:
+    async def scenario(_: VirtualTime) -> None:
+        slow = Slow(fake)
+        provider = slow.ollama()
+        async with asyncio.TaskGroup() as group:
+            first, second = (group.create_task(provider.propose(ASK)) for _ in range(2))
+            await asyncio.sleep(4)  # of the 5 that each has
+            asked_meanwhile = len(fake.requests)
+            slow.leave.set()
+            await first
+            slow.leave.clear()
+            await asyncio.sleep(4)
+            slow.leave.set()
+            await second
+
+        assert (asked_meanwhile, len(fake.requests)) == (1, 2)
+
+    live(scenario, begins_at=datetime(2026, 11, 22, tzinfo=UTC))
+
+
+def test_a_question_whose_turn_does_not_come_was_never_sent_and_is_asked_later(fake: FakeOllama) -> None:
+    async def scenario(_: VirtualTime) -> None:
+        provider = Slow(fake).ollama()
+        provider._timeout_seconds = 60
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(provider.propose(ASK))
+            await asyncio.sleep(1)
+            provider._timeout_seconds = 5
+            with pytest.raises(LaterError) as later:
+                await provider.propose(ASK)
+            first.cancel()
+
+        assert (type(later.value), later.value.code) == (LaterError, "model_overloaded")
+        assert len(fake.requests) == 1
+
+    live(scenario, begins_at=datetime(2026, 11, 22, tzinfo=UTC))
