@@ -20,7 +20,7 @@ from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.outbound.doors import PacedReads
 from services.classifier.outbound.nearest import NAME, Nearest
 from services.classifier.outbound.patient import PatientProvider
-from services.classifier.outbound.price_list import known_models
+from services.classifier.outbound.price_list import known_models, price_of
 from services.classifier.ports import Budget, Provider
 from services.runtime import outside, service, telemetry
 from services.runtime.config import MissingSettingError
@@ -37,6 +37,7 @@ from services.runtime.relay import Relay
 from services.runtime.stop import Wake
 from services.runtime.tasks import Worker
 
+CLAUDE = "claude"
 LEASE_SECONDS = 15
 """Kept up while a model thinks; what a dead classifier held is taken up by another this long afterwards."""
 BATCH_MAX = 32
@@ -108,35 +109,34 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
     if name == NAME:
         return Nearest(process)
     vendor, _, model = name.partition(":")
-    match vendor:
-        case ollama.VENDOR if model:
-            if settings.ollama_url is None:
-                raise MissingSettingError("NIGHTSHIFT_OLLAMA_URL")
-            return ollama.Ollama(
-                model=model,
-                url=settings.ollama_url,
-                context_tokens=process.settings.model.context_tokens,
-                asks_at_once=settings.ollama_asks_at_once,
-                timeout_seconds=process.settings.model.timeout_seconds,
-                own_prices=settings.prices,
-            )
-        case "claude" if model:
-            if settings.anthropic_api_key is None:
-                raise MissingSettingError("NIGHTSHIFT_ANTHROPIC_API_KEY")
-            from services.classifier.outbound.claude import Claude  # noqa: PLC0415  # its library takes seconds to load
+    if vendor not in {CLAUDE, ollama.VENDOR} or not model:
+        raise ProcessInvalidError(
+            f"there is no model {name!r}: name `{NAME}`, or `{CLAUDE}:` or `{ollama.VENDOR}:` and a model, which is "
+            f"{known_models(settings.prices)}"
+        )
+    price = price_of(vendor, model, settings.prices)
+    if vendor == ollama.VENDOR:
+        if settings.ollama_url is None:
+            raise MissingSettingError("NIGHTSHIFT_OLLAMA_URL")
+        return ollama.Ollama(
+            model=model,
+            price=price,
+            url=settings.ollama_url,
+            context_tokens=process.settings.model.context_tokens,
+            asks_at_once=settings.ollama_asks_at_once,
+            timeout_seconds=process.settings.model.timeout_seconds,
+        )
+    if settings.anthropic_api_key is None:
+        raise MissingSettingError("NIGHTSHIFT_ANTHROPIC_API_KEY")
+    from services.classifier.outbound.claude import Claude  # noqa: PLC0415  # its library takes seconds to load
 
-            return Claude(
-                model=model,
-                api_key=settings.anthropic_api_key.get_secret_value(),
-                base_url=settings.anthropic_url,
-                timeout_seconds=process.settings.model.timeout_seconds,
-                own_prices=settings.prices,
-            )
-        case _:
-            raise ProcessInvalidError(
-                f"there is no model {name!r}: name `{NAME}`, or `claude:` or `{ollama.VENDOR}:` and a model, which is "
-                f"{known_models(settings.prices)}"
-            )
+    return Claude(
+        model=model,
+        price=price,
+        api_key=settings.anthropic_api_key.get_secret_value(),
+        base_url=settings.anthropic_url,
+        timeout_seconds=process.settings.model.timeout_seconds,
+    )
 
 
 def _workers(

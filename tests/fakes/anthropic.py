@@ -7,7 +7,9 @@ from typing import Any
 import httpx2
 
 from services.classifier.outbound.claude import Claude
+from services.classifier.outbound.price_list import prices
 
+MODEL = "claude-haiku-4-5"
 USAGE = {"input_tokens": 1000, "output_tokens": 200, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 400}
 
 
@@ -25,7 +27,8 @@ class FakeAnthropic:
     def claude(self) -> Claude:
         """A provider that asks it."""
         return Claude(
-            model="claude-haiku-4-5",
+            model=MODEL,
+            price=prices().models[MODEL],
             api_key="k",
             base_url="http://model.test",
             timeout_seconds=5,

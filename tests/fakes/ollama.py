@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 
-from services.classifier.outbound.ollama import Ollama
+from services.classifier.outbound.ollama import VENDOR, Ollama
+from services.classifier.outbound.price_list import price_of
 
 BYTES_A_TOKEN = 4
 
@@ -30,11 +31,11 @@ class FakeOllama:
         """A provider that asks it."""
         return Ollama(
             model=model,
+            price=price_of(VENDOR, model, own_prices),
             url="http://model.test",
             context_tokens=context_tokens,
             asks_at_once=1,
             timeout_seconds=5,
-            own_prices=own_prices,
             http_client=httpx.AsyncClient(transport=httpx.MockTransport(self.handle)),
         )
 

@@ -17,7 +17,8 @@ from contracts.knowledge import Question
 from contracts.proposed import Proposed
 from processes.support.steps.answer.output import Proposal
 from services.classifier.domain import prompt
-from services.classifier.outbound.ollama import Ollama
+from services.classifier.outbound.ollama import VENDOR, Ollama
+from services.classifier.outbound.price_list import price_of
 from services.classifier.ports import Ask
 from tests.contract.promises import Asking, ProposesPromises
 
@@ -72,7 +73,8 @@ def model() -> str:
 
 
 def ollama(url: str, model: str, context_tokens: int = CONTEXT_TOKENS) -> Ollama:
-    return Ollama(model=model, url=url, context_tokens=context_tokens, asks_at_once=1, timeout_seconds=120)
+    price = price_of(VENDOR, model, None)
+    return Ollama(model=model, price=price, url=url, context_tokens=context_tokens, asks_at_once=1, timeout_seconds=120)
 
 
 class TestOllama(ProposesPromises):

@@ -24,8 +24,8 @@ from connectors.http_failures import RETRY_DEFAULT_SECONDS
 from contracts.base import Contract
 from contracts.failures import LaterError
 from services.classifier.domain import prompt
+from services.classifier.domain.prices import Price
 from services.classifier.outbound.model_failures import failure_of_status
-from services.classifier.outbound.price_list import price_of
 from services.classifier.ports import Answer, AnswerLostError, Ask, Cost, RefusedError
 
 VENDOR: Final = "claude"
@@ -43,15 +43,15 @@ class Claude:
         self,
         *,
         model: str,
+        price: Price,
         api_key: str,
         base_url: str | None,
         timeout_seconds: float,
-        own_prices: str | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
-        """`base_url` none: Anthropic's own. Raises PricesInvalidError, UnknownPriceError, ModelEndedError."""
-        self._price = price_of(VENDOR, model, own_prices)
+        """`base_url` none: Anthropic's own."""
         self.name = f"{VENDOR}:{model}"
+        self._price = price
         self._model = model
         self._timeout_seconds = timeout_seconds
         client = http_client or anthropic.DefaultAsyncHttpxClient()

@@ -35,8 +35,8 @@ from connectors.http_failures import RETRY_DEFAULT_SECONDS, timeouts
 from contracts.base import Contract
 from contracts.failures import LaterError, PermanentError
 from services.classifier.domain import prompt
+from services.classifier.domain.prices import Price
 from services.classifier.outbound.model_failures import failure_of_status
-from services.classifier.outbound.price_list import price_of
 from services.classifier.ports import Answer, AnswerLostError, Ask, Cost, RefusedError
 
 VENDOR: Final = "ollama"
@@ -64,16 +64,16 @@ class Ollama:
         self,
         *,
         model: str,
+        price: Price,
         url: str,
         context_tokens: int,
         asks_at_once: int,
         timeout_seconds: float,
-        own_prices: str | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        """`context_tokens` hold a question and its answer. Raises PricesInvalidError, ModelEndedError."""
-        self._price = price_of(VENDOR, model, own_prices)
+        """`context_tokens` hold a question and its answer."""
         self.name = f"{VENDOR}:{model}"
+        self._price = price
         self._model = model
         self._url = url.rstrip("/")
         self._context_tokens = context_tokens

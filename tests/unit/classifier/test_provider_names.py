@@ -32,9 +32,10 @@ def test_an_unknown_name_does_not_start_and_those_that_are_known_are_named(name:
         provider_of(name, load("support"), settings("key"))
 
 
-def test_a_model_without_a_price_does_not_start() -> None:
-    with pytest.raises(UnknownPriceError, match="claude-haiku-5-5"):
-        provider_of("claude:unheard-of", load("support"), settings("key"))
+@pytest.mark.parametrize("key", ["key", None])
+def test_a_model_without_a_price_does_not_start_whatever_else_is_missing(key: str | None) -> None:
+    with pytest.raises(UnknownPriceError, match=r"claude-haiku-4-5.*claude-opus-5-5.*any of ollama.*prices\.toml"):
+        provider_of("claude:unheard-of", load("support"), settings(key))
 
 
 @pytest.mark.parametrize("name", ["claude:claude-opus-4-20250514", "ollama:claude-opus-4-20250514"])
