@@ -5,6 +5,7 @@ for what it answers is looked at for its shape alone.
 """
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -15,12 +16,12 @@ from pydantic import field_validator
 from contracts.failures import PermanentError
 from contracts.knowledge import Question
 from contracts.proposed import Proposed
-from processes.support.steps.answer.output import Proposal
 from services.classifier.domain import prompt
 from services.classifier.outbound.ollama import VENDOR, Ollama
 from services.classifier.outbound.price_list import price_of
 from services.classifier.ports import Ask
 from tests.contract.promises import Asking, ProposesPromises
+from tests.unit.support.tickets import ASK
 
 CONTEXT_TOKENS = 4096
 TEXT_CHARACTERS_MAX = 200
@@ -56,20 +57,21 @@ def asking(body: str) -> Ask:
     )
 
 
+def named(setting: str) -> str:
+    found = os.environ.get(setting)
+    if not found:
+        pytest.skip(f"{setting} is not set")
+    return found
+
+
 @pytest.fixture
 def url() -> str:
-    found = os.environ.get("NIGHTSHIFT_TEST_OLLAMA_URL")
-    if not found:
-        pytest.skip("NIGHTSHIFT_TEST_OLLAMA_URL names no server")
-    return found
+    return named("NIGHTSHIFT_TEST_OLLAMA_URL")
 
 
 @pytest.fixture
 def model() -> str:
-    found = os.environ.get("NIGHTSHIFT_TEST_OLLAMA_MODEL")
-    if not found:
-        pytest.skip("NIGHTSHIFT_TEST_OLLAMA_MODEL names no model")
-    return found
+    return named("NIGHTSHIFT_TEST_OLLAMA_MODEL")
 
 
 def ollama(url: str, model: str, context_tokens: int = CONTEXT_TOKENS) -> Ollama:
@@ -88,17 +90,9 @@ class TestOllama(ProposesPromises):
 
 
 async def test_the_support_process_s_schema_is_one_that_it_can_hold_a_model_to(url: str, model: str) -> None:
-    ask = Ask(
-        instructions="Answer.",
-        data=lambda: '{"case": {}}',
-        output=Proposal,
-        question=Question(text="hello", brand=None, language="en"),
-        facts={},
-        passages=(),
-        tokens_out_max=50,
-    )
+    answer = await ollama(url, model, context_tokens=8192).propose(replace(ASK, tokens_out_max=50))
 
-    assert (await ollama(url, model, context_tokens=8192).propose(ask)).text.lstrip().startswith("{")
+    assert answer.text.lstrip().startswith("{")
 
 
 async def test_a_model_that_is_not_there_is_told_from_a_server_that_is_not(url: str) -> None:
@@ -110,15 +104,7 @@ async def test_a_model_that_is_not_there_is_told_from_a_server_that_is_not(url: 
 
 async def test_a_context_beyond_what_the_model_was_trained_for_is_not_relied_on(url: str, model: str) -> None:
     provider = ollama(url, model, context_tokens=10_000_000)
-    vast = Ask(
-        instructions="a " * 4_000_000,
-        data=lambda: "{}",
-        output=Small,
-        question=Question(text="", brand=None, language="en"),
-        facts={},
-        passages=(),
-        tokens_out_max=10,
-    )
+    vast = replace(asking("hello"), instructions="a " * 4_000_000)
     assert provider.worst_case(vast) is not None, "nobody has looked the model up yet"
 
     with pytest.raises(PermanentError) as refused:

@@ -12,25 +12,13 @@ import httpx2
 import pytest
 
 from contracts.failures import LaterError, PermanentError
-from contracts.knowledge import Question
 from processes.support.steps.answer.output import Proposal
 from services.classifier.outbound.claude import ANSWER_BYTES_MAX, Claude
 from services.classifier.outbound.price_list import prices
-from services.classifier.ports import AnswerLostError, Ask, RefusedError
+from services.classifier.ports import AnswerLostError, RefusedError
 from tests.fakes.anthropic import FakeAnthropic
-from tests.unit.support.tickets import proposal
+from tests.unit.support.tickets import ASK, proposal
 from tests.virtual import VirtualTime, live
-
-ASK = Ask(
-    instructions="Answer.",
-    data=lambda: '{"case": {}}',
-    output=Proposal,
-    question=Question(text="hello", brand=None, language="en"),
-    facts={},
-    passages=(),
-    tokens_out_max=1200,
-)
-
 
 MODEL = "claude-sonnet-5-5"
 

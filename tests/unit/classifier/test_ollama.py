@@ -12,23 +12,12 @@ import httpx
 import pytest
 
 from contracts.failures import LaterError, PermanentError
-from contracts.knowledge import Question
 from processes.support.steps.answer.output import Proposal
 from services.classifier.outbound.ollama import ANSWER_BYTES_MAX, FRAME_TOKENS_MAX, REPEATS_MAX, Ollama
 from services.classifier.ports import AnswerLostError, Ask, RefusedError
 from tests.fakes.ollama import FakeOllama
-from tests.unit.support.tickets import proposal
+from tests.unit.support.tickets import ASK, proposal
 from tests.virtual import VirtualTime, live
-
-ASK = Ask(
-    instructions="Answer.",
-    data=lambda: '{"case": {}}',
-    output=Proposal,
-    question=Question(text="hello", brand=None, language="en"),
-    facts={},
-    passages=(),
-    tokens_out_max=1200,
-)
 
 
 def asking(characters: int) -> Ask:

@@ -8,11 +8,13 @@ from typing import Any
 from contracts.basis import version_of
 from contracts.decision import Circumstances, FactAnswer, Facts
 from contracts.events.cases import CaseChanged
+from contracts.knowledge import Question
 from contracts.sealed import SealedText, seal, unseal
 from processes.support import case as cases
 from processes.support.case import Case
 from processes.support.policy import Policy
 from processes.support.steps.answer.output import Proposal
+from services.classifier.ports import Ask
 from services.runtime.process import load
 
 START = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
@@ -23,6 +25,16 @@ REQUESTER = {"author_id": "501", "author_is_staff": False}
 STAFF = {"author_id": "77", "author_is_staff": True}
 OURS = {"author_id": "900001", "author_is_staff": True}
 STATE = {"status": "new", "requester_id": "501", "brand_id": "7001", "channel": "email", "assignee_id": ""}
+ASK = Ask(
+    instructions="Answer.",
+    data=lambda: '{"case": {}}',
+    output=Proposal,
+    question=Question(text="hello", brand=None, language="en"),
+    facts={},
+    passages=(),
+    tokens_out_max=1200,
+)
+"""A question to a model, as small as it can be."""
 
 
 def at(seconds: float) -> datetime:
