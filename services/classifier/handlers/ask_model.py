@@ -21,6 +21,7 @@ from services.classifier.ports import (
 from services.runtime.telemetry import exemplar
 
 TRIES = 2
+_INVALID = "output_invalid"
 
 asked_total = Counter("nightshift_model_asks_total", "Calls of a model by how they ended", ["provider", "outcome"])
 tokens_total = Counter("nightshift_model_tokens_total", "Tokens", ["provider", "direction"])
@@ -61,7 +62,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The model refused, or its output failed the schema twice. `why` names fields, never values."""
+    """The model refused, or its output failed the schema, and the retry too or in vain.
+
+    `why` names fields, never values.
+    """
 
     code: str
     why: str
@@ -84,6 +88,10 @@ async def ask_model(provider: Provider, ask: Ask, purse: Purse | None = None) ->
             _count(provider.name, refusal.answer)
             asked_total.labels(provider.name, "refused").inc()
             return Rejected(refusal.code, str(refusal), _in_all(spent.and_for(refusal.answer), purse))
+        except PermanentError as error:
+            if not why:
+                raise
+            return Rejected(_INVALID, f"the output failed the schema: {why}; then: {error}", _in_all(spent, purse))
         spent = spent.and_for(answer)
         _count(provider.name, answer)
         try:
@@ -95,7 +103,7 @@ async def ask_model(provider: Provider, ask: Ask, purse: Purse | None = None) ->
         else:
             asked_total.labels(provider.name, "accepted").inc()
             return Accepted(output, answer.model, _in_all(spent, purse))
-    return Rejected("output_invalid", f"the output failed the schema twice: {why}", _in_all(spent, purse))
+    return Rejected(_INVALID, f"the output failed the schema twice: {why}", _in_all(spent, purse))
 
 
 async def _asked(provider: Provider, ask: Ask, purse: Purse | None) -> Answer:

@@ -169,6 +169,17 @@ async def test_an_output_that_nobody_accepted_is_a_persons_and_is_not_paid_for_a
     assert "asked in turn: m0 " in answer.why
 
 
+async def test_an_invalid_output_whose_retry_has_no_room_is_told_as_what_it_was() -> None:
+    answer, failed = await ask(model("first", BAD, TOO_LARGE))
+
+    assert isinstance(answer, Rejected)
+    assert (answer.code, failed) == ("output_invalid", [("first", "output_invalid")])
+    assert (answer.why, answer.spent.cost_usd) == (
+        "the output failed the schema: confidence: less_than_equal; answer: missing; then: too large",
+        Decimal("0.01"),
+    )
+
+
 async def test_where_every_model_turns_the_question_away_a_person_learns_which_and_why() -> None:
     answer, _ = await ask(model("first", NO_KEY), model("second", TOO_LARGE))
 
