@@ -202,7 +202,7 @@ async def _speed(examples: Sequence[Example]) -> str:
     for example in examples[:TIMED_MAX]:
         case = _case(example.text)
         started = time.perf_counter()
-        await provider.propose(desk.ask(case, facts))
+        await provider.propose(await desk.ask(case, facts))
         took.append((time.perf_counter() - started) * 1000)
     p50, p99 = np.percentile(took, 50), np.percentile(took, 99)
     per_second = 1000 * len(took) / sum(took)

@@ -90,7 +90,7 @@ async def attempt_with(
     sealed = process.case.fold(None, change)
     case = process.case.reveal(sealed, keys.unseal)
     facts = await read_facts(process.facts.queries(case), sources)
-    ask = KnowledgeDesk(process).ask(case, facts)
+    ask = await KnowledgeDesk(process).ask(case, facts)
     try:
         answer = await ask_model(provider, ask)
     except (PermanentError, LaterError, OutcomeUnknownError) as error:

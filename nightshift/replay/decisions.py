@@ -432,7 +432,7 @@ async def _propose(
     provider, desk = model
     case = process.case.reveal(process.case.Case.model_validate(proposal.case), keys.unseal)
     recorded = _FACTS.validate_json(keys.unseal(proposal.facts))
-    ask = desk.ask(case, {name: fact for name, fact in recorded.items() if name != knowledge.FACT})
+    ask = await desk.ask(case, {name: fact for name, fact in recorded.items() if name != knowledge.FACT})
     facts = keys.seal(facts_json(ask.facts))
     for _ in range(ASK_TRIES_MAX):
         try:

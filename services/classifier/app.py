@@ -16,12 +16,13 @@ from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
 from services.classifier.outbound import ollama
 from services.classifier.outbound.budget import PostgresBudget
-from services.classifier.outbound.desk import KnowledgeDesk
+from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.doors import PacedReads
 from services.classifier.outbound.nearest import NAME, Nearest
+from services.classifier.outbound.passages import PassageIndex
 from services.classifier.outbound.patient import PatientProvider
 from services.classifier.outbound.price_list import known_models, price_of
-from services.classifier.ports import Budget, Provider
+from services.classifier.ports import Budget, Finds, Provider
 from services.runtime import outside, service, telemetry
 from services.runtime.config import MissingSettingError
 from services.runtime.figures import Figures
@@ -149,7 +150,7 @@ def _workers(
     publishing: Wake,
 ) -> list[Worker]:
     """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
-    desk = KnowledgeDesk(process)
+    desk = KnowledgeDesk(process, _finds(models, process, database))
     count_all_from_zero(models)
     doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
     proposing = Proposing(
@@ -167,6 +168,13 @@ def _workers(
     )
     proposers = [_worker(process, database, PROPOSE, proposing, [publishing]) for _ in range(2)]
     return [*proposers, _worker(process, database, READ, reading, [publishing, *(worker.wake for worker in proposers)])]
+
+
+def _finds(models: Sequence[Provider], process: Process, database: Database) -> Finds | None:
+    """`nearest` answers by label, and so are its passages found, in memory; a search finds it no better ones."""
+    if all(model.name == NAME for model in models):
+        return None
+    return PassageIndex(database, process.name, library_of(process.folder), process.settings.retrieval)
 
 
 def _worker(

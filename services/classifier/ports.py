@@ -28,6 +28,8 @@ class Ask:
     question: Question
     facts: Facts
     passages: tuple[Passage, ...]
+    index_version: str
+    """Digest of everything that decided which passages are found."""
     previous: tuple[str, str] | None = None
     """The last output and why it was not accepted, for the one retry."""
     tokens_out_max: int
@@ -128,10 +130,25 @@ class Budget(Protocol):
     def purse(self, claim: Claim) -> Purse: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Passages for a question, best first, and the index they were found in."""
+
+    passages: tuple[Passage, ...]
+    index_version: str
+
+
+class Finds(Protocol):
+    """Searches a process's knowledge."""
+
+    async def find(self, question: Question) -> Found:
+        """The passages of the question's brand and language that fit best; the default language's fill up."""
+
+
 class Desk(Protocol):
     """Prepares a question from a revealed case and its facts."""
 
-    def ask(self, case: Contract, facts: Facts) -> Ask:
+    async def ask(self, case: Contract, facts: Facts) -> Ask:
         """Chooses the passages; `facts` of the question include them under `knowledge`."""
 
     def made_from(self, model: str, ask: Ask) -> MadeFrom:

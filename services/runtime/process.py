@@ -162,6 +162,21 @@ class Ceilings(_Table):
         return self
 
 
+class Retrieval(_Table):
+    """How passages are searched: what each ranking counts where they are fused; 0 leaves one out."""
+
+    words: float = Field(default=1, ge=0)
+    """BM25."""
+    meaning: float = Field(default=1, ge=0)
+    """The cosine of embeddings."""
+    labels: float = Field(default=1, ge=0)
+    """What the nearest labelled examples vote for, then meaning."""
+    k1: float = Field(default=1.2, gt=0)
+    """BM25: how soon a repeated word adds nothing more."""
+    b: float = Field(default=0.75, ge=0, le=1)
+    """BM25: how much long passages pay for their length."""
+
+
 class Step(_Table):
     """One step; a folder below steps/."""
 
@@ -225,6 +240,7 @@ class Settings(_Table):
     model: Model = Model()
     evals: Evals = Evals()
     budget: Ceilings = Ceilings()
+    retrieval: Retrieval = Retrieval()
     steps: tuple[Step, ...]
     sla: Sla
     tell: Tell = Tell()

@@ -1,7 +1,7 @@
 """Promises that all of a kind keep: connectors, models. A test class inherits them and brings the fixtures."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -240,7 +240,7 @@ async def _listed(account: Account, since: datetime) -> list[Update]:
         cursor = page.cursor
 
 
-Asking = Callable[[str], Ask]
+Asking = Callable[[str], Awaitable[Ask]]
 """Makes a question of a customer's text."""
 Sent = Callable[[], Sequence[Sequence[dict[str, Any]]]]
 """Each conversation that was sent so far, without its instructions."""
@@ -250,7 +250,7 @@ class ProposesPromises:
     """Of models. Brings `provider` and `asking`."""
 
     async def test_an_answer_parses_by_the_schema_that_was_asked_for(self, provider: Provider, asking: Asking) -> None:
-        ask = asking("Where is my order 100200300?")
+        ask = await asking("Where is my order 100200300?")
         answer = await provider.propose(ask)
 
         assert 0 <= ask.output.model_validate_json(answer.text).confidence <= 1
@@ -258,7 +258,7 @@ class ProposesPromises:
     async def test_an_answer_says_which_model_made_it_and_no_more_than_the_worst_that_was_told(
         self, provider: Provider, asking: Asking
     ) -> None:
-        ask = asking("Where is my order 100200300?")
+        ask = await asking("Where is my order 100200300?")
         worst = provider.worst_case(ask)
         answer = await provider.propose(ask)
 
@@ -272,18 +272,18 @@ class ProposesPromises:
             assert 0 <= answer.cost_usd <= worst.cost_usd
 
     async def test_the_same_question_gets_the_same_answer(self, provider: Provider, asking: Asking) -> None:
-        first, second = [await provider.propose(asking("hello")) for _ in range(2)]
+        first, second = [await provider.propose(await asking("hello")) for _ in range(2)]
 
         assert replace(first, latency_ms=0) == replace(second, latency_ms=0)
 
     async def test_the_retry_is_answered_too(self, provider: Provider, asking: Asking) -> None:
-        ask = replace(asking("hello"), previous=("no JSON", "output: json_invalid"))
+        ask = replace(await asking("hello"), previous=("no JSON", "output: json_invalid"))
 
         ask.output.model_validate_json((await provider.propose(ask)).text)
 
     @pytest.mark.parametrize("body", ["", " ", "\u200b", "?", "1234567890", "a" * 60_000, "<p>\ud800</p>"])
     async def test_odd_texts_are_answered(self, provider: Provider, asking: Asking, body: str) -> None:
-        ask = asking(body)
+        ask = await asking(body)
         if body == "<p>\ud800</p>":
             ask = replace(ask, question=replace(ask.question, text=body))
 
@@ -293,7 +293,7 @@ class ProposesPromises:
     async def test_a_hostile_text_is_answered_in_the_same_schema_and_changes_no_instructions(
         self, provider: Provider, asking: Asking, body: str
     ) -> None:
-        calm, hostile = asking("hello"), asking(body)
+        calm, hostile = await asking("hello"), await asking(body)
 
         hostile.output.model_validate_json((await provider.propose(hostile)).text)
         assert hostile.instructions == calm.instructions
@@ -306,7 +306,7 @@ class SendsFencedPromises:
     async def test_a_hostile_text_stays_inside_the_fence(
         self, provider: Provider, asking: Asking, sent: Sent, body: str
     ) -> None:
-        await provider.propose(asking(body))
+        await provider.propose(await asking(body))
 
         [[message]] = sent()
         before, data, after = message["content"].split("\n", 2)

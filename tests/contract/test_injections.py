@@ -72,7 +72,7 @@ async def outcome(process: Process, model: Any, text: str) -> Judgment | Rejecte
     """What comes of a ticket with this text, with every action in mode act."""
     case = folded(created(text))
     read = facts(orders=[{**ORDER, "status": "delivered"}], order_1=[ORDER], invoices=[INVOICE], invoices_1=[INVOICE])
-    ask = KnowledgeDesk(process).ask(process.case.reveal(case, KEYS.unseal), read)
+    ask = await KnowledgeDesk(process).ask(process.case.reveal(case, KEYS.unseal), read)
     answered = await ask_model(model, ask)
     if isinstance(answered, Rejected):
         return answered

@@ -19,8 +19,8 @@ from tests.unit.support.tickets import ORDER, at, created, facts, proposal, reve
 SUPPORT = load("support")
 
 
-def asking(body: str = "Where is my order 100200300?", **fields: object) -> Ask:
-    return KnowledgeDesk(SUPPORT).ask(revealed(created(body, fields=fields)), facts())
+async def asking(body: str = "Where is my order 100200300?", **fields: object) -> Ask:
+    return await KnowledgeDesk(SUPPORT).ask(revealed(created(body, fields=fields)), facts())
 
 
 class OfSupport(ProposesPromises):
@@ -31,7 +31,7 @@ class OfSupport(ProposesPromises):
         return asking
 
     async def test_the_answer_is_about_the_question(self, provider: Provider) -> None:
-        answer = await provider.propose(asking())
+        answer = await provider.propose(await asking())
 
         assert Proposal.model_validate_json(answer.text).label == "track_order"
 
@@ -73,7 +73,7 @@ class TestOllama(OfSupport, SendsFencedPromises):
 @pytest.mark.parametrize("body", INJECTIONS)
 async def test_no_hostile_text_moves_money_or_deletes(body: str) -> None:
     case = revealed(created(body))
-    ask = KnowledgeDesk(SUPPORT).ask(case, facts(orders=[{**ORDER, "status": "delivered", "total": "40.00"}]))
+    ask = await KnowledgeDesk(SUPPORT).ask(case, facts(orders=[{**ORDER, "status": "delivered", "total": "40.00"}]))
     answer = await Nearest(SUPPORT).propose(ask)
     proposed = Proposal.model_validate_json(answer.text)
 
@@ -87,12 +87,12 @@ async def test_no_hostile_text_moves_money_or_deletes(body: str) -> None:
     }
 
 
-def test_what_a_proposal_was_made_from_is_recorded_and_changes_with_it() -> None:
+async def test_what_a_proposal_was_made_from_is_recorded_and_changes_with_it() -> None:
     desk = KnowledgeDesk(SUPPORT)
-    ask = asking()
+    ask = await asking()
     made = desk.made_from("nearest", ask)
 
-    assert made == desk.made_from("nearest", asking())
+    assert made == desk.made_from("nearest", await asking())
     assert all(
         len(d) == 64 for d in (made.prompt, made.output_schema, made.examples, made.settings, made.index_version)
     )
@@ -101,7 +101,7 @@ def test_what_a_proposal_was_made_from_is_recorded_and_changes_with_it() -> None
     assert isinstance(made, MadeFrom)
 
 
-def test_the_rules_see_the_passages_that_the_model_was_shown() -> None:
-    ask = asking()
+async def test_the_rules_see_the_passages_that_the_model_was_shown() -> None:
+    ask = await asking()
 
     assert [row["id"] for row in ask.facts["knowledge"].rows] == [passage.id for passage in ask.passages]

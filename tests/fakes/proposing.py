@@ -67,7 +67,7 @@ class PlainDesk:
 
     process: Process
 
-    def ask(self, case: Contract, facts: Facts) -> Ask:
+    async def ask(self, case: Contract, facts: Facts) -> Ask:
         return Ask(
             instructions="answer",
             data=case.model_dump_json,
@@ -75,6 +75,7 @@ class PlainDesk:
             question=Question(text="", brand=None, language="en"),
             facts=facts,
             passages=(),
+            index_version="",
             tokens_out_max=100,
         )
 

@@ -44,7 +44,7 @@ class Small(Proposed):
         return self.mood
 
 
-def asking(body: str) -> Ask:
+async def asking(body: str) -> Ask:
     question = Question(text=body, brand=None, language="en", shown={"messages": [body[:TEXT_CHARACTERS_MAX]]})
     return Ask(
         instructions="Say how the customer feels.",
@@ -53,6 +53,7 @@ def asking(body: str) -> Ask:
         question=question,
         facts={},
         passages=(),
+        index_version="",
         tokens_out_max=100,
     )
 
@@ -97,14 +98,14 @@ async def test_the_support_process_s_schema_is_one_that_it_can_hold_a_model_to(u
 
 async def test_a_model_that_is_not_there_is_told_from_a_server_that_is_not(url: str) -> None:
     with pytest.raises(PermanentError, match="ollama pull nobodys-model:1b") as unknown:
-        await ollama(url, "nobodys-model:1b").propose(asking("hello"))
+        await ollama(url, "nobodys-model:1b").propose(await asking("hello"))
 
     assert unknown.value.code == "model_unknown"
 
 
 async def test_a_context_beyond_what_the_model_was_trained_for_is_not_relied_on(url: str, model: str) -> None:
     provider = ollama(url, model, context_tokens=10_000_000)
-    vast = replace(asking("hello"), instructions="a " * 4_000_000)
+    vast = replace(await asking("hello"), instructions="a " * 4_000_000)
     assert provider.worst_case(vast) is not None, "nobody has looked the model up yet"
 
     with pytest.raises(PermanentError) as refused:
@@ -114,7 +115,7 @@ async def test_a_context_beyond_what_the_model_was_trained_for_is_not_relied_on(
 
 
 async def test_it_refuses_what_does_not_fit_where_it_is_told_not_to_cut(url: str, model: str) -> None:
-    body = ollama(url, model)._body(asking("hello"))
+    body = ollama(url, model)._body(await asking("hello"))
     assert isinstance(body["options"], dict)
     small = {**body, "options": {**body["options"], "num_ctx": 16}}
 

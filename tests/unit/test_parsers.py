@@ -26,7 +26,7 @@ from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
 from services.classifier.ports import Answer, Ask
 from services.runtime.process import SHIPPED, ProcessInvalidError, Settings, load
 from tests.fakes.obedient import obeys
-from tests.unit.support.tickets import POLICY, at, circumstances, created, facts, proposal, revealed
+from tests.unit.support.tickets import ASK, POLICY, at, circumstances, created, facts, proposal, revealed
 
 NOW = datetime(2026, 11, 25, 7, 0, tzinfo=UTC)
 ODD = st.sampled_from(
@@ -194,9 +194,7 @@ GOOD = json.loads(obeys("refund", ["track-order"]))
 async def test_no_output_of_a_model_is_anything_but_accepted_and_judged_or_rejected(data: st.DataObject) -> None:
     odd = st.text(max_size=60) | st.just(json.dumps(GOOD)[: data.draw(st.integers(0, 400))])
     told = data.draw(odd) if data.draw(st.booleans()) else json.dumps(spoiled(data, GOOD))
-    ask = Ask(instructions="", data=str, output=Proposal, question=None, facts={}, passages=(), tokens_out_max=1)  # type: ignore[arg-type]  # the parser looks at the output's schema alone
-
-    found = await ask_model(Says(told), ask)
+    found = await ask_model(Says(told), ASK)
 
     if isinstance(found, Rejected):
         assert found.code == "output_invalid"

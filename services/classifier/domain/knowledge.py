@@ -19,7 +19,7 @@ FACT: Final = "knowledge"
 """The name under which the passages stand among the facts that rules see."""
 PASSAGES_MAX: Final = 8
 FILE_CHARACTERS_MAX: Final = 4000
-_LABEL_WEIGHT: Final = 2.0
+LABEL_WEIGHT: Final = 2.0
 """A passage of the label that all neighbours vote for goes before any that only sounds like the question."""
 _FILE = re.compile(r"\+\+\+\n(?P<head>.*?)\n\+\+\+\n(?P<text>.*?)(?:\n## Reply\n(?P<reply>.*))?", re.DOTALL)
 
@@ -73,7 +73,7 @@ def words_of(passage: Passage) -> str:
 def index_version(embedder: str, passages: Iterable[Passage]) -> str:
     """Digest of everything that decides which passages are found."""
     listed = sorted((passage.id, passage.version) for passage in passages)
-    return sha256(json.dumps([embedder, PASSAGES_MAX, _LABEL_WEIGHT, listed]).encode()).hexdigest()
+    return sha256(json.dumps([embedder, PASSAGES_MAX, LABEL_WEIGHT, listed]).encode()).hexdigest()
 
 
 def choose(
@@ -91,7 +91,7 @@ def choose(
     brands, languages = (ANY_BRAND, question.brand), (question.language, default_language)
     scores: list[float] = (vectors @ asked).tolist()
     ranked = sorted(
-        (-(score + _LABEL_WEIGHT * sum(map(shares.get, passage.intents, repeat(0.0)))), passage.id, i)
+        (-(score + LABEL_WEIGHT * sum(map(shares.get, passage.intents, repeat(0.0)))), passage.id, i)
         for i, (passage, score) in enumerate(zip(passages, scores, strict=True))
         if passage.brand in brands and passage.language in languages
     )

@@ -139,7 +139,7 @@ class Proposing:
         case = module.reveal(stored.case, run.keys.unseal)
         facts = await read_facts(self.process.facts.queries(case), self.sources)
         told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
-        ask = self.desk.ask(case, facts)
+        ask = await self.desk.ask(case, facts)
         answer, in_vain = await ask_models(self.models, self.process.settings.model.falls_back_on, ask, run.purse)
         match answer:
             case Rejected(code, why, spent):

@@ -12,18 +12,19 @@ from contracts.knowledge import Passage, Question
 from services.classifier.domain import knowledge, prompt
 from services.classifier.domain.examples import Example, Examples, ExamplesInvalidError, Vote, parse
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
-from services.classifier.ports import Ask
+from services.classifier.ports import Ask, Finds, Found
 from services.runtime.process import Process
 
 VOTES_KEPT_MAX = 256
+DEFAULT_LANGUAGE = "en"
 
 
 class Library:
-    """A process's examples and passages, embedded. Loading takes about a second."""
+    """Implements ports.Finds in memory: a process's examples and passages, embedded. Loading takes about a second."""
 
     def __init__(self, folder: Path, embedder: WordLlamaEmbedder) -> None:
         """Raises ExamplesInvalidError, KnowledgeInvalidError."""
-        self._embedder = embedder
+        self.embedder = embedder
         content = (folder / "examples.jsonl").read_text(encoding="utf-8")
         examples: Sequence[Example] = parse(content)
         try:
@@ -41,18 +42,19 @@ class Library:
         """What the nearest examples say about a text; asked for the passages, and again by `nearest`."""
 
     def _vote(self, text: str) -> Vote:
-        return self._examples.vote(self._embedder.embed([text])[0])
+        return self._examples.vote(self.embedder.embed([text])[0])
 
-    def choose(self, question: Question) -> tuple[Passage, ...]:
-        """The passages for a question."""
-        return knowledge.choose(
+    async def find(self, question: Question) -> Found:
+        """By label and meaning. Never waits."""
+        passages = knowledge.choose(
             self.passages,
             self._vectors,
-            self._embedder.embed([question.text])[0],
+            self.embedder.embed([question.text])[0],
             question,
             self.vote(question.text).shares,
-            default_language="en",
+            DEFAULT_LANGUAGE,
         )
+        return Found(passages=passages, index_version=self.index_version)
 
 
 @lru_cache(maxsize=16)
@@ -69,26 +71,28 @@ def _embedder() -> WordLlamaEmbedder:
 class KnowledgeDesk:
     """Implements ports.Desk for a process whose last step has `prompt.md` and `question.py`."""
 
-    def __init__(self, process: Process) -> None:
-        """Raises ExamplesInvalidError, KnowledgeInvalidError, PromptInvalidError."""
+    def __init__(self, process: Process, finds: Finds | None = None) -> None:
+        """Without `finds` passages are found in memory. Raises Examples-, Knowledge- and PromptInvalidError."""
         self._process = process
         step = process.settings.steps[-1].name
         self._question = cast("Callable[[Contract], Question]", process.step_module(step, "question").question)
         text = (process.folder / "steps" / step / "prompt.md").read_text(encoding="utf-8")
         self._instructions = prompt.render(text, process.settings.policy)
         self._library = library_of(process.folder)
+        self._finds: Finds = finds or self._library
 
-    def ask(self, case: Contract, facts: Facts) -> Ask:
-        """Under a millisecond for a text of usual length."""
+    async def ask(self, case: Contract, facts: Facts) -> Ask:
+        """Under a millisecond for a text of usual length, where passages are found in memory."""
         question = self._question(case)
-        passages = self._library.choose(question)
+        found = await self._finds.find(question)
         return Ask(
             instructions=self._instructions,
-            data=partial(prompt.data_of, question, facts, passages),
+            data=partial(prompt.data_of, question, facts, found.passages),
             output=self._process.Proposal,
             question=question,
-            facts={**facts, knowledge.FACT: knowledge.as_fact(passages)},
-            passages=passages,
+            facts={**facts, knowledge.FACT: knowledge.as_fact(found.passages)},
+            passages=found.passages,
+            index_version=found.index_version,
             tokens_out_max=self._process.settings.model.tokens_out_max,
         )
 
@@ -100,7 +104,7 @@ class KnowledgeDesk:
             output_schema=self._schema_digest,
             examples=self._library.examples_digest,
             settings=self._process.policy_digest,
-            index_version=self._library.index_version,
+            index_version=ask.index_version,
             passages=tuple(map(_used, ask.passages)),
         )
 

@@ -44,6 +44,7 @@ ASK = Ask(
     question=None,  # type: ignore[arg-type]  # nobody looks at it
     facts={},
     passages=(),
+    index_version="",
     tokens_out_max=1,
 )
 

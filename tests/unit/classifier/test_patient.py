@@ -7,12 +7,12 @@ import pytest
 
 from contracts.failures import LaterError, PermanentError
 from services.classifier.outbound.patient import FAILURES_MAX, OPEN_SECONDS, PatientProvider
-from services.classifier.ports import AnswerLostError, Ask, Cost
+from services.classifier.ports import AnswerLostError, Cost
 from tests.fakes.proposing import GOOD, ScriptedModel
+from tests.unit.support.tickets import ASK
 
 LOST = AnswerLostError("model_timeout", "no answer", seconds=5)
 BUSY = LaterError("model_rate_limited", "429", seconds=5)
-ASK = Ask(instructions="", data=str, output=None, question=None, facts={}, passages=(), tokens_out_max=1)  # type: ignore[arg-type]  # nobody looks at it
 
 
 @dataclass

@@ -32,6 +32,7 @@ ASK = Ask(
     question=Question(text="hello", brand=None, language="en"),
     facts={},
     passages=(),
+    index_version="",
     tokens_out_max=1200,
 )
 """A question to a model, as small as it can be."""

@@ -1,0 +1,140 @@
+"""A process's passages, searched in Postgres by words, meaning and labels at once.
+
+The rankings are fused by reciprocal rank: a passage gets `weight / (60 + place)` of each. All is read by one statement:
+a question sees the knowledge as it was before a change or after it, never between.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from contracts.base import Json
+from contracts.knowledge import ANY_BRAND, Passage, Question
+from services.classifier.domain import knowledge
+from services.classifier.domain.examples import Vector
+from services.classifier.domain.words import STEMMER, terms_of
+from services.classifier.outbound import indexing
+from services.classifier.outbound.desk import DEFAULT_LANGUAGE, Library
+from services.classifier.ports import Found
+from services.runtime.postgres import Connection, Database
+from services.runtime.process import Retrieval
+
+DEPTH: Final = 30
+"""How far down each ranking is read."""
+_PASSAGE = TypeAdapter(Passage)
+
+_SEARCH = """
+WITH words AS (
+    SELECT found_id, row_number() OVER (ORDER BY found_score DESC, found_id) AS place
+    FROM search_words($1, $2, $4, $6) WHERE $7 > 0::float8
+), near AS MATERIALIZED (
+    SELECT found_id, likeness FROM search_meaning($1, $3::real[]::public.halfvec, $4, $5, $6)
+    WHERE $8 > 0::float8 OR $9 > 0::float8
+), meaning AS (
+    SELECT found_id, row_number() OVER (ORDER BY likeness DESC, found_id) AS place FROM near WHERE $8 > 0::float8
+), voted AS (
+    SELECT s.passage_id AS found_id, -(s.embedding OPERATOR(public.<#>) $3::real[]::public.halfvec) AS likeness
+    FROM searchable s
+    WHERE s.process = $1 AND s.brand = ANY ($4) AND s.language = ANY ($5)
+        AND s.intents && $10::text[] AND $9 > 0::float8
+    UNION SELECT found_id, likeness FROM near WHERE $9 > 0::float8
+), labels AS (
+    SELECT v.found_id, row_number() OVER (ORDER BY v.likeness + coalesce(l.votes, 0) DESC, v.found_id) AS place
+    FROM voted v JOIN searchable s ON s.passage_id = v.found_id
+    CROSS JOIN LATERAL (
+        SELECT $12 * sum(share) AS votes FROM unnest($10::text[], $11::float8[]) l (label, share)
+        WHERE label = ANY (s.intents)
+    ) l
+), fused AS (
+    SELECT found_id, sum(weight / (60::float8 + place)) AS score FROM (
+        SELECT found_id, place, $7 AS weight FROM words
+        UNION ALL SELECT found_id, place, $8 FROM meaning
+        UNION ALL SELECT found_id, place, $9 FROM labels WHERE place <= $6
+    ) legs GROUP BY found_id ORDER BY score DESC, found_id LIMIT $13
+)
+SELECT k.index_version, p.source, p.version, p.content
+FROM knowledge k LEFT JOIN (fused f JOIN passages p ON p.passage_id = f.found_id) ON true
+WHERE k.process = $1 ORDER BY f.score DESC, f.found_id
+"""
+
+
+class PassageIndex:
+    """Implements ports.Finds. What changed is written before the first question of this process's life."""
+
+    def __init__(self, database: Database, process: str, library: Library, settings: Retrieval) -> None:
+        self._database = database
+        self._process = process
+        self._library = library
+        self._settings = settings
+        self._writing = asyncio.Lock()
+        self._written = False
+
+    async def find(self, question: Question) -> Found:
+        """See Finds. Raises what Postgres raises."""
+        await self._write()
+        async with self._database.connection() as connection:
+            return await search(
+                connection,
+                self._process,
+                question,
+                self._library.embedder.embed([question.text])[0],
+                self._library.vote(question.text).shares,
+                self._settings,
+            )
+
+    async def _write(self) -> None:
+        async with self._writing:
+            if self._written:
+                return
+            passages, settings = self._library.passages, self._settings
+            known = f"{self._library.index_version} {STEMMER} {settings.k1} {settings.b}"
+            async with self._database.transaction() as connection:
+                await indexing.write(
+                    connection,
+                    self._process,
+                    passages,
+                    embedder=self._library.embedder,
+                    index_version=sha256(known.encode()).hexdigest(),
+                    k1=settings.k1,
+                    b=settings.b,
+                )
+            self._written = True
+
+
+async def search(
+    connection: Connection,
+    process: str,
+    question: Question,
+    vector: Vector,
+    shares: Mapping[str, float],
+    settings: Retrieval,
+    *,
+    wanted: int = knowledge.PASSAGES_MAX,
+) -> Found:
+    """The best passages of the question's brand and language, or of the default language."""
+    languages = sorted({question.language, DEFAULT_LANGUAGE})
+    rows = await connection.fetch(
+        _SEARCH,
+        process,
+        [term for language in languages for term in terms_of(question.text, language)],
+        vector.tolist(),
+        sorted({ANY_BRAND, question.brand or ANY_BRAND}),
+        languages,
+        DEPTH,
+        settings.words,
+        settings.meaning,
+        settings.labels,
+        list(shares),
+        list(shares.values()),
+        knowledge.LABEL_WEIGHT,
+        wanted,
+    )
+    passages = tuple(_passage(row["source"], row["version"], row["content"]) for row in rows if row["source"])
+    return Found(passages=passages, index_version=rows[0]["index_version"] if rows else "")
+
+
+def _passage(source: str, version: str, content: Json) -> Passage:
+    return _PASSAGE.validate_python({"id": source, "version": version, **content})

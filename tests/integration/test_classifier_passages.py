@@ -1,0 +1,217 @@
+"""Passages in Postgres: what is written, and what is found."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import pytest
+
+from contracts.knowledge import Passage, Question
+from services.classifier.app import _finds
+from services.classifier.domain.knowledge import words_of
+from services.classifier.domain.words import terms_of
+from services.classifier.outbound import indexing
+from services.classifier.outbound.desk import library_of
+from services.classifier.outbound.embeddings import WordLlamaEmbedder
+from services.classifier.outbound.indexing import Written
+from services.classifier.outbound.nearest import Nearest
+from services.classifier.outbound.passages import PassageIndex
+from services.runtime.postgres import Database, connect
+from services.runtime.process import Retrieval, load
+from tests.conftest import MigratedDatabase
+
+EMBEDDER = WordLlamaEmbedder()
+WANTED = 30
+
+
+@pytest.fixture
+async def database(migrated: MigratedDatabase) -> AsyncIterator[Database]:
+    async with connect(migrated.url("nightshift_classifier"), schema="classifier") as database:
+        yield database
+
+
+def passage(name: str, text: str, *, language: str = "en", brand: str = "any") -> Passage:
+    return Passage(
+        id=name,
+        title="",
+        intents=("any",),
+        brand=brand,
+        language=language,
+        text=text,
+        reply="",
+        version=f"{text} {brand} {language}",
+    )
+
+
+async def write(
+    database: Database, passages: Sequence[Passage], version: str = "1", *, k1: float = 1.2, b: float = 0.75
+) -> Written:
+    async with database.transaction() as connection:
+        return await indexing.write(
+            connection, "tested", passages, embedder=EMBEDDER, index_version=version, k1=k1, b=b
+        )
+
+
+async def by_words(
+    database: Database, text: str, *, brands: Sequence[str] = ("any",), wanted: int = WANTED
+) -> list[tuple[str, float]]:
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT p.source, w.found_score FROM search_words('tested', $1, $2, $3) w "
+            "JOIN passages p ON p.passage_id = w.found_id ORDER BY w.found_score DESC, w.found_id",
+            terms_of(text, "en"),
+            brands,
+            wanted,
+        )
+    return [(row["source"], row["found_score"]) for row in rows]
+
+
+def invented(count: int, *, seed: int = 1) -> list[Passage]:
+    """Passages about forty subjects, of frequent words and rare ones."""
+    random = np.random.default_rng(seed)
+    words = np.array([f"{a}{b}{c}" for a in ("ba", "du", "ki", "lo", "me") for b in "abcdefgh" for c in "mnrst"])
+    return [
+        passage(
+            f"{seed}-{i:05}",
+            " ".join(words[np.minimum(random.zipf(1.3, 40), 150) - 1])
+            + " "
+            + " ".join(words[160 + i % 40] for _ in range(1 + i % 3)),
+        )
+        for i in range(count)
+    ]
+
+
+async def check(database: Database, passages: Sequence[Passage], questions: Sequence[str], **bm25: float) -> None:
+    """Scores and order are those of another implementation."""
+    reference = bm25s.BM25(**{"k1": 1.2, "b": 0.75, **bm25}, method="lucene", dtype="float64")
+    reference.index([terms_of(words_of(p), p.language) for p in passages], show_progress=False)
+    place = {p.id: i for i, p in enumerate(passages)}
+    for question in questions:
+        scores = reference.get_scores(terms_of(question, "en"))
+        found = await by_words(database, question)
+        best = np.sort(scores[scores > 0])[::-1][:WANTED]
+        assert [score for _, score in found] == pytest.approx(best, abs=1e-6)
+        assert [score for _, score in found] == pytest.approx([scores[place[source]] for source, _ in found], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def cranfield() -> tuple[list[Passage], list[str]]:
+    if not (folder := os.environ.get("NIGHTSHIFT_CRANFIELD")):
+        pytest.skip("NIGHTSHIFT_CRANFIELD names no folder with the Cranfield collection, which nobody may ship")
+    texts = (Path(folder) / "cran.all.1400").read_text().split(".I ")[1:]
+    asked = (Path(folder) / "cran.qry").read_text().split(".I ")[1:]
+    return (
+        [passage(text.split("\n", 1)[0].strip(), text.split(".W\n", 1)[1]) for text in texts],
+        [text.split(".W\n", 1)[1] for text in asked],
+    )
+
+
+async def test_scores_are_those_of_bm25_on_cranfield(
+    database: Database, cranfield: tuple[list[Passage], list[str]]
+) -> None:
+    passages, questions = cranfield
+
+    assert await write(database, passages) == Written(1400, 0)
+
+    await check(database, passages, questions)
+
+
+async def test_what_is_left_unread_changes_no_score(database: Database) -> None:
+    passages = invented(1200)
+
+    await write(database, passages)
+
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM postings") > 20_000
+    questions = [" ".join(p.text.split()[-6:]) for p in passages[:40]] + [p.text for p in passages[:5]]
+    await check(database, passages, questions)
+
+
+async def test_an_index_that_changed_scores_like_one_made_anew(database: Database) -> None:
+    passages = invented(1200)
+    await write(database, passages)
+    longer = [passage(p.id, f"{p.text} {p.text} more") for p in passages[:100]]
+    changed = [*longer, *passages[200:], *invented(300, seed=2)]
+
+    assert await write(database, changed, "2") == Written(400, 200)
+
+    await check(database, changed, [p.text for p in passages[:10]])
+    assert await write(database, changed, "3", k1=2.0, b=0.3) == Written(0, 0)
+    await check(database, changed, [p.text for p in passages[:10]], k1=2.0, b=0.3)
+
+
+async def test_only_what_changed_is_written_and_what_was_there_is_kept(database: Database) -> None:
+    await write(database, [passage("stays", "one"), passage("changes", "two"), passage("goes", "three")])
+
+    assert await write(database, [passage("stays", "one"), passage("changes", "four")], "2") == Written(1, 2)
+
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT source, version, removed_at IS NULL AS current FROM passages ORDER BY passage_id"
+        )
+        terms = await connection.fetch("SELECT term, passages FROM terms ORDER BY term")
+    assert [tuple(row) for row in rows] == [
+        ("stays", "one any en", True),
+        ("changes", "two any en", False),
+        ("goes", "three any en", False),
+        ("changes", "four any en", True),
+    ]
+    assert [tuple(row) for row in terms] == [("en:four", 1), ("en:one", 1)]
+
+
+async def test_two_that_write_at_once_write_once(database: Database) -> None:
+    passages = invented(50)
+
+    async with asyncio.TaskGroup() as group:
+        writers = [group.create_task(write(database, passages)) for _ in range(4)]
+
+    assert sorted(writer.result().added for writer in writers) == [0, 0, 0, 50]
+    await check(database, passages, [passages[0].text])
+
+
+async def test_another_brands_passage_is_not_found(database: Database) -> None:
+    await write(database, [passage("ours", "parcel"), passage("theirs", "parcel", brand="7002")])
+
+    assert [source for source, _ in await by_words(database, "parcels")] == ["ours"]
+    assert {source for source, _ in await by_words(database, "parcels", brands=["any", "7002"])} == {"ours", "theirs"}
+
+
+async def test_words_without_a_passage_find_nothing(database: Database) -> None:
+    assert await by_words(database, "parcel") == []
+    await write(database, [passage("one", "parcel"), passage("empty", "")])
+
+    assert await by_words(database, "nothing of it") == []
+    assert await write(database, [], "2") == Written(0, 2)
+    assert await by_words(database, "parcel") == []
+
+
+async def test_labels_alone_find_what_is_found_in_memory(database: Database) -> None:
+    support = load("support")
+    library = library_of(support.folder)
+    searched = PassageIndex(database, "support", library, Retrieval(words=0, meaning=0, labels=1))
+
+    for text, language in (("Where is my order?", "en"), ("Wo ist meine Bestellung?", "de"), ("je veux payer", "fr")):
+        question = Question(text=text, brand="7002", language=language)
+        in_memory, found = await library.find(question), await searched.find(question)
+        assert found.passages == in_memory.passages
+
+
+async def test_a_passage_found_by_words_and_meaning_is_the_files_own(database: Database) -> None:
+    support = load("support")
+    library = library_of(support.folder)
+    question = Question(text="Wie lange dauert die Lieferung?", brand=None, language="de")
+
+    found = await PassageIndex(database, "support", library, Retrieval(labels=0)).find(question)
+
+    assert found.passages[0] == next(p for p in library.passages if p.id == "de-delivery-period")
+    assert {p.language for p in found.passages} == {"de", "en"}
+    again = await PassageIndex(database, "support", library, Retrieval(labels=0)).find(question)
+    assert again == found
+    assert len(found.index_version) == 64
+
+
+def test_nearest_finds_its_passages_in_memory(database: Database) -> None:
+    assert _finds([Nearest(load("support"))], load("support"), database) is None
