@@ -1,7 +1,7 @@
 """A process's passages written into Postgres: what is new and what is gone, in one transaction."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Final
@@ -14,6 +14,7 @@ from services.classifier.outbound.embeddings import WordLlamaEmbedder
 from services.runtime.postgres import Connection
 
 WRITTEN_AT_ONCE_MAX: Final = 1000
+TERMS_WRITTEN_AT_ONCE_MAX: Final = 10_000
 LENGTH_DRIFT_MAX: Final = 1.1
 """Impacts are computed anew once the average length is so many times another; till then more is read than need be."""
 
@@ -37,33 +38,28 @@ _IMPACTS = """
 UPDATE postings p SET impact = impact_of(p.times, p.length, $2, $3, $4) FROM terms t
 WHERE t.term_id = p.term_id AND t.process = $1
 """
+_ADD_TERMS = """
+INSERT INTO terms (process, term, passages) SELECT $1, * FROM unnest($2::text[], $3::integer[])
+ON CONFLICT (process, term) DO UPDATE SET passages = terms.passages + excluded.passages RETURNING term, term_id
+"""
 _ADD = """
-INSERT INTO passages (process, source, version, digest, content)
-SELECT $1, source, version, digest, content
-FROM jsonb_to_recordset($2) AS t (source text, version text, digest text, content jsonb)
+WITH told AS (
+    SELECT * FROM jsonb_to_recordset($2)
+        AS t (source text, version text, digest text, content jsonb, language text, brand text, intents text[],
+              length integer, terms integer[], times smallint[], embedding text)
+), added AS (
+    INSERT INTO passages (process, source, version, digest, content)
+    SELECT $1, source, version, digest, content FROM told RETURNING passage_id, source
+)
+INSERT INTO searchable (passage_id, process, language, brand, intents, length, terms, times, embedding)
+SELECT a.passage_id, $1, t.language, t.brand, t.intents, t.length, t.terms, t.times, t.embedding::public.halfvec
+FROM added a JOIN told t USING (source) RETURNING passage_id
 """
 _ADD_POSTINGS = """
-WITH told AS (
-    SELECT * FROM unnest($2::text[], $3::text[], $4::integer[], $5::integer[]) t (source, term, times, length)
-), known AS (
-    INSERT INTO terms (process, term, passages) SELECT $1, term, count(*) FROM told GROUP BY term ORDER BY term
-    ON CONFLICT (process, term) DO UPDATE SET passages = terms.passages + excluded.passages RETURNING term_id, term
-)
 INSERT INTO postings (passage_id, term_id, times, length, impact)
-SELECT p.passage_id, k.term_id, t.times, t.length, impact_of(t.times, t.length, $6, $7, $8)
-FROM told t JOIN known k USING (term)
-JOIN passages p ON p.process = $1 AND p.source = t.source AND p.removed_at IS NULL
-"""
-_ADD_SEARCHABLE = """
-INSERT INTO searchable (passage_id, process, language, brand, intents, length, terms, times, embedding)
-SELECT p.passage_id, $1, t.language, t.brand, t.intents, t.length, h.terms, h.times, t.embedding::public.halfvec
-FROM jsonb_to_recordset($2)
-    AS t (source text, language text, brand text, intents text[], length integer, embedding text)
-JOIN passages p ON p.process = $1 AND p.source = t.source AND p.removed_at IS NULL
-CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(o.term_id), '{}') AS terms, coalesce(array_agg(o.times), '{}') AS times
-    FROM postings o WHERE o.passage_id = p.passage_id
-) h
+SELECT s.passage_id, h.term_id, h.times, s.length, impact_of(h.times, s.length, $2, $3, $4)
+FROM searchable s CROSS JOIN LATERAL unnest(s.terms, s.times) h (term_id, times)
+WHERE s.passage_id = ANY ($1::integer[])
 """
 _WRITTEN = """
 UPDATE knowledge SET index_version = $2, passages = $3, terms = $4, k1 = $5, b = $6, impacts_length = $7
@@ -95,7 +91,8 @@ async def write(
     if known["index_version"] == index_version:
         return Written(0, 0)
     current = {row["source"]: row for row in await connection.fetch(_CURRENT, process)}
-    digests = {passage.id: _digest(passage, embedder) for passage in passages}
+    found_by = f"{embedder.name} {STEMMER}"
+    digests = {p.id: sha256(f"{p.version} {found_by}".encode()).hexdigest() for p in passages}
     gone = [row for source, row in current.items() if digests.get(source) != row["digest"]]
     fresh = [p for p in passages if p.id not in current or current[p.id]["digest"] != digests[p.id]]
     counted = [Counter(terms_of(knowledge.words_of(passage), passage.language)) for passage in fresh]
@@ -110,47 +107,48 @@ async def write(
     if impacts[:2] != (k1, b) or drift > LENGTH_DRIFT_MAX:
         impacts = (k1, b, average)
         await connection.execute(_IMPACTS, process, *impacts)
+    term_ids = await _add_terms(connection, process, counted)
     for start in range(0, len(fresh), WRITTEN_AT_ONCE_MAX):
         some = slice(start, start + WRITTEN_AT_ONCE_MAX)
-        await _add(connection, process, fresh[some], counted[some], embedder, impacts)
+        rows = _rows(fresh[some], counted[some], digests, term_ids, embedder)
+        added = await connection.fetch(_ADD, process, rows)
+        await connection.execute(_ADD_POSTINGS, [row["passage_id"] for row in added], *impacts)
     await connection.execute(_WRITTEN, process, index_version, len(passages), terms, *impacts)
     return Written(len(fresh), len(gone))
 
 
-async def _add(
-    connection: Connection,
-    process: str,
+async def _add_terms(connection: Connection, process: str, counted: Sequence[Counter[str]]) -> dict[str, int]:
+    """Count each passage for its terms; the terms' ids."""
+    passages = sorted(Counter(term for terms in counted for term in terms).items())
+    ids: dict[str, int] = {}
+    for start in range(0, len(passages), TERMS_WRITTEN_AT_ONCE_MAX):
+        some = passages[start : start + TERMS_WRITTEN_AT_ONCE_MAX]
+        rows = await connection.fetch(_ADD_TERMS, process, [term for term, _ in some], [count for _, count in some])
+        ids.update({row["term"]: row["term_id"] for row in rows})
+    return ids
+
+
+def _rows(
     passages: Sequence[Passage],
     counted: Sequence[Counter[str]],
+    digests: Mapping[str, str],
+    term_ids: Mapping[str, int],
     embedder: WordLlamaEmbedder,
-    impacts: tuple[float, float, float],
-) -> None:
+) -> list[Json]:
     vectors = embedder.embed([knowledge.words_of(passage) for passage in passages]).tolist()
-    rows: list[Json] = [
+    return [
         {
             "source": passage.id,
             "version": passage.version,
-            "digest": _digest(passage, embedder),
+            "digest": digests[passage.id],
             "content": {name: value for name, value in asdict(passage).items() if name not in ("id", "version")},
             "language": passage.language,
             "brand": passage.brand,
             "intents": list(passage.intents),
             "length": terms.total(),
+            "terms": [term_ids[term] for term in terms],
+            "times": list(terms.values()),
             "embedding": str(vector),
         }
         for passage, terms, vector in zip(passages, counted, vectors, strict=True)
     ]
-    await connection.execute(_ADD, process, rows)
-    postings = [
-        (passage.id, term, times, terms.total())
-        for passage, terms in zip(passages, counted, strict=True)
-        for term, times in terms.items()
-    ]
-    columns = [list(column) for column in zip(*postings, strict=True)] or [[], [], [], []]
-    await connection.execute(_ADD_POSTINGS, process, *columns, *impacts)
-    await connection.execute(_ADD_SEARCHABLE, process, rows)
-
-
-def _digest(passage: Passage, embedder: WordLlamaEmbedder) -> str:
-    """Of what a passage is found by."""
-    return sha256(f"{passage.version} {embedder.name} {STEMMER}".encode()).hexdigest()
