@@ -14,7 +14,7 @@ from services.classifier.app import _finds
 from services.classifier.domain.knowledge import words_of
 from services.classifier.domain.words import terms_of
 from services.classifier.outbound import indexing
-from services.classifier.outbound.desk import library_of
+from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
 from services.classifier.outbound.indexing import Written
 from services.classifier.outbound.nearest import Nearest
@@ -22,6 +22,8 @@ from services.classifier.outbound.passages import PassageIndex
 from services.runtime.postgres import Database, connect
 from services.runtime.process import Retrieval, load
 from tests.conftest import MigratedDatabase
+from tests.fakes.anthropic import FakeAnthropic
+from tests.unit.support.tickets import created, facts, revealed
 
 EMBEDDER = WordLlamaEmbedder()
 WANTED = 30
@@ -213,5 +215,29 @@ async def test_a_passage_found_by_words_and_meaning_is_the_files_own(database: D
     assert len(found.index_version) == 64
 
 
-def test_nearest_finds_its_passages_in_memory(database: Database) -> None:
-    assert _finds([Nearest(load("support"))], load("support"), database) is None
+async def test_a_proposal_says_which_passages_it_saw_and_they_can_be_read(database: Database) -> None:
+    support = load("support")
+    searched = PassageIndex(database, "support", library_of(support.folder), support.settings.retrieval)
+    desk = KnowledgeDesk(support, searched)
+
+    ask = await desk.ask(revealed(created("Where is my order?")), facts())
+
+    made = desk.made_from("claude:one", ask)
+    async with database.connection() as connection:
+        kept = await connection.fetch(
+            "SELECT source, version, content->>'text' AS text FROM passages WHERE process = 'support'"
+        )
+        known = await connection.fetchval("SELECT index_version FROM knowledge WHERE process = 'support'")
+    texts = {(row["source"], row["version"]): row["text"] for row in kept}
+    assert made.index_version == known
+    assert [texts[used.source, used.version] for used in made.passages] == [p.text for p in ask.passages]
+    assert "track-order" in {used.source for used in made.passages}
+
+
+def test_whatever_reads_passages_searches_and_nearest_alone_finds_in_memory(database: Database) -> None:
+    support = load("support")
+    claude, nearest = FakeAnthropic("{}").claude(), Nearest(support)
+
+    assert isinstance(_finds([claude], support, database), PassageIndex)
+    assert isinstance(_finds([claude, nearest], support, database), PassageIndex)
+    assert _finds([nearest], support, database) is None
