@@ -24,6 +24,8 @@ from services.runtime.process import Process
 CLOCK_SECONDS_WISHED, CLOCK_SECONDS_MAX = 5.0, 300.0
 """Webhooks carry a time that is checked, and SLAs are minutes."""
 POSTGRES_MIN = 17
+VECTOR_MIN = (0, 8)
+"""The first pgvector whose search goes on until enough fit the filters."""
 SIGNED_IN_LATELY = timedelta(days=30)
 ZENDESK = ("NIGHTSHIFT_ZENDESK_URL", "NIGHTSHIFT_ZENDESK_EMAIL", "NIGHTSHIFT_ZENDESK_TOKEN")
 ZENDESK_SECONDS_MAX = 10.0
@@ -54,12 +56,28 @@ async def the_database(place: Place) -> list[Verdict]:
 
 async def _version(connection: Connection) -> list[Verdict]:
     version = await connection.fetchval("SELECT split_part(current_setting('server_version'), ' ', 1)")
-    vector = await connection.fetchval("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'")
+    vector = await connection.fetchrow(
+        "SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'vector'"
+    )
     if connection.get_server_version().major < POSTGRES_MIN:
         return [Verdict("problem", f"Postgres {version}", f"use Postgres {POSTGRES_MIN} or newer")]
     if vector is None:
         return [Verdict("problem", "pgvector is missing", "install pgvector on the database's machine")]
-    return fine(f"Postgres {version} with pgvector {vector}")
+    return [_with_vector(f"Postgres {version} with pgvector", *vector)]
+
+
+def _with_vector(text: str, offered: str, made: str | None) -> Verdict:
+    """`offered` is what the server has, `made` what is in this database, if anything is yet."""
+    if _parts(offered) < VECTOR_MIN:
+        return Verdict("problem", f"{text} {offered}", "install pgvector 0.8 or newer on the database's machine")
+    if made is not None and _parts(made) < VECTOR_MIN:
+        mend = "type ALTER EXTENSION vector UPDATE in the database, as the extension's owner"
+        return Verdict("problem", f"{text} {made}", mend)
+    return Verdict("ok", f"{text} {made or offered}")
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 async def _its_clock(connection: Connection) -> list[Verdict]:
