@@ -18,7 +18,7 @@ from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
 from services.classifier.outbound.indexing import Written
 from services.classifier.outbound.nearest import Nearest
-from services.classifier.outbound.passages import PassageIndex
+from services.classifier.outbound.passages import WRITTEN_AGAIN_SECONDS, PassageIndex
 from services.runtime.postgres import Database, connect
 from services.runtime.process import Retrieval, load
 from tests.conftest import MigratedDatabase
@@ -232,6 +232,21 @@ async def test_a_proposal_says_which_passages_it_saw_and_they_can_be_read(databa
     assert made.index_version == known
     assert [texts[used.source, used.version] for used in made.passages] == [p.text for p in ask.passages]
     assert "track-order" in {used.source for used in made.passages}
+
+
+async def test_what_another_version_wrote_is_written_again_but_not_at_once(database: Database) -> None:
+    support, now = load("support"), 0.0
+    library, question = library_of(support.folder), Question(text="Where is my order?", brand=None, language="en")
+    ours = PassageIndex(database, "support", library, Retrieval(), clock=lambda: now)
+    others = PassageIndex(database, "support", library, Retrieval(k1=2))
+    own = (await ours.find(question)).index_version
+    another = (await others.find(question)).index_version
+
+    found = [(await ours.find(question)).index_version for _ in range(2)]
+    now += WRITTEN_AGAIN_SECONDS
+    found += [(await ours.find(question)).index_version for _ in range(2)]
+
+    assert found == [another, another, own, own]
 
 
 def test_whatever_reads_passages_searches_and_nearest_alone_finds_in_memory(database: Database) -> None:

@@ -15,6 +15,8 @@ from services.runtime.postgres import Connection
 
 WRITTEN_AT_ONCE_MAX: Final = 1000
 TERMS_WRITTEN_AT_ONCE_MAX: Final = 10_000
+SECONDS_MAX: Final = 600
+"""What changes every posting takes minutes among a hundred thousand passages."""
 LENGTH_DRIFT_MAX: Final = 1.1
 """Impacts are computed anew once the average length is so many times another; till then more is read than need be."""
 
@@ -100,13 +102,13 @@ async def write(
     terms = known["terms"] + sum(c.total() for c in counted) - sum(row["length"] for row in gone)
     average = max(terms, 1) / max(len(passages), 1)
     if gone:
-        await connection.execute(_REMOVE, process, [row["passage_id"] for row in gone])
+        await connection.execute(_REMOVE, process, [row["passage_id"] for row in gone], timeout=SECONDS_MAX)
         await connection.execute(_FORGET_TERMS, process)
     impacts = (known["k1"], known["b"], known["impacts_length"])
     drift = max(average, impacts[2]) / max(min(average, impacts[2]), 1e-9)
     if impacts[:2] != (k1, b) or drift > LENGTH_DRIFT_MAX:
         impacts = (k1, b, average)
-        await connection.execute(_IMPACTS, process, *impacts)
+        await connection.execute(_IMPACTS, process, *impacts, timeout=SECONDS_MAX)
     term_ids = await _add_terms(connection, process, counted)
     for start in range(0, len(fresh), WRITTEN_AT_ONCE_MAX):
         some = slice(start, start + WRITTEN_AT_ONCE_MAX)

@@ -5,7 +5,9 @@ a question sees the knowledge as it was before a change or after it, never betwe
 """
 
 import asyncio
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Final
 
@@ -24,6 +26,7 @@ from services.runtime.process import Retrieval
 
 DEPTH: Final = 30
 """How far down each ranking is read."""
+WRITTEN_AGAIN_SECONDS: Final = 300.0
 _PASSAGE = TypeAdapter(Passage)
 
 _SEARCH = """
@@ -62,21 +65,36 @@ WHERE k.process = $1 ORDER BY f.score DESC, f.found_id
 
 
 class PassageIndex:
-    """Implements ports.Finds. What changed is written before the first question of this process's life."""
+    """Implements ports.Finds. What changed is written before the first question of this process's life.
 
-    def __init__(self, database: Database, process: str, library: Library, settings: Retrieval) -> None:
+    While one version replaces another, both write; so what is found to be another's is written again, now and then.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        process: str,
+        library: Library,
+        settings: Retrieval,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._process = process
         self._library = library
         self._settings = settings
+        self._clock = clock
+        known = f"{library.index_version} {STEMMER} {settings.model_dump_json()}"
+        self._version = sha256(known.encode()).hexdigest()
         self._writing = asyncio.Lock()
-        self._written = False
+        self._written_at = -math.inf
+        self._is_ours = False
 
     async def find(self, question: Question) -> Found:
         """See Finds. Raises what Postgres raises."""
         await self._write()
         async with self._database.connection() as connection:
-            return await search(
+            found = await search(
                 connection,
                 self._process,
                 question,
@@ -84,24 +102,24 @@ class PassageIndex:
                 self._library.vote(question.text).shares,
                 self._settings,
             )
+        self._is_ours = found.index_version == self._version
+        return found
 
     async def _write(self) -> None:
         async with self._writing:
-            if self._written:
+            if self._is_ours or self._clock() - self._written_at < WRITTEN_AGAIN_SECONDS:
                 return
-            passages, settings = self._library.passages, self._settings
-            known = f"{self._library.index_version} {STEMMER} {settings.k1} {settings.b}"
             async with self._database.transaction() as connection:
                 await indexing.write(
                     connection,
                     self._process,
-                    passages,
+                    self._library.passages,
                     embedder=self._library.embedder,
-                    index_version=sha256(known.encode()).hexdigest(),
-                    k1=settings.k1,
-                    b=settings.b,
+                    index_version=self._version,
+                    k1=self._settings.k1,
+                    b=self._settings.b,
                 )
-            self._written = True
+            self._written_at = self._clock()
 
 
 async def search(
