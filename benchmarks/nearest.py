@@ -48,8 +48,8 @@ def main() -> None:
     library = library_of(SUPPORT)
     sets = {
         "held out": parse(HELD_OUT.read_text(encoding="utf-8")),
-        "evals, from the data set": [e for e in _evals() if e.source == "bitext"],
-        "evals, written": [e for e in _evals() if e.source == "written"],
+        "evals, from the data set": [e for e in labelled_evals() if e.source == "bitext"],
+        "evals, written": [e for e in labelled_evals() if e.source == "written"],
     }
     table = Table(
         title="nearest: right by confidence",
@@ -75,7 +75,8 @@ def main() -> None:
     console.print(asyncio.run(_speed(sets["held out"])))
 
 
-def _evals() -> Sequence[Example]:
+def labelled_evals() -> Sequence[Example]:
+    """The evals of the support process, as examples are."""
     return [
         Example(text=one.text, label=one.expected["intent"], language=one.expected["language"], source=one.source)
         for one in evals.read(SUPPORT / evals.FILE, load("support").Proposal)

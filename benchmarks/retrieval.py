@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bitext import HELD_OUT, SUPPORT
+from benchmarks.nearest import labelled_evals
 from contracts.knowledge import ANY_BRAND, Passage, Question
 from nightshift.embedded.postgres import EmbeddedPostgres
-from services.classifier.domain import examples
-from services.classifier.domain.examples import Matrix
+from services.classifier.domain.examples import Example, Matrix, parse
 from services.classifier.domain.knowledge import words_of
 from services.classifier.domain.words import terms_of
 from services.classifier.outbound import indexing
@@ -195,9 +195,9 @@ def _support() -> list[Corpus]:
     """A passage answers a question when it is for its intent, and in its language where there is any."""
     library = library_of(SUPPORT)
 
-    def asked(file: Path) -> list[Asked]:
+    def asked(texts: Sequence[Example]) -> list[Asked]:
         found = []
-        for one in examples.parse(file.read_text(encoding="utf-8")):
+        for one in texts:
             fitting = [p for p in library.passages if one.label in p.intents and p.brand == ANY_BRAND]
             own = [p for p in fitting if p.language == one.language]
             if right := own or [p for p in fitting if p.language == DEFAULT_LANGUAGE]:
@@ -205,7 +205,7 @@ def _support() -> list[Corpus]:
                 found.append(Asked(question, {p.id: 1 for p in right}, library.vote(one.text).shares))
         return found
 
-    evals, held_out = asked(SUPPORT / "evals.jsonl"), asked(HELD_OUT)
+    evals, held_out = asked(labelled_evals()), asked(parse(HELD_OUT.read_text(encoding="utf-8")))
     shipped = [load("support").settings.retrieval]
     unlabelled = [Retrieval(words=words, meaning=1, labels=0) for words in WEIGHTS]
     return [
