@@ -132,6 +132,16 @@ async def test_what_is_left_unread_changes_no_score(database: Database) -> None:
     await check(database, passages, questions)
 
 
+async def test_telling_many_apart_by_terms_that_all_are_alike_changes_no_score(database: Database) -> None:
+    random = np.random.default_rng(3)
+    words = [f"{a}{b}m" for a in ("ba", "du", "ki", "lo", "me", "ra") for b in "abcdefghij"]
+    passages = [passage(f"{i:04}", " ".join(random.choice(words, 8))) for i in range(3000)]
+
+    await write(database, passages)
+
+    await check(database, passages, [" ".join(random.choice(words, 30, replace=False)) for _ in range(20)])
+
+
 async def test_an_index_that_changed_scores_like_one_made_anew(database: Database) -> None:
     passages = invented(1200)
     await write(database, passages)

@@ -6,7 +6,7 @@ CREATE TABLE passages (
     process    text NOT NULL,
     source     text NOT NULL,
     version    text NOT NULL,                      -- digest of the file
-    digest     text NOT NULL,                      -- of what it is found by: the file, and how it was stemmed and embedded
+    digest     text NOT NULL,                      -- of what it is found by: the file, its stems and its embedding
     content    jsonb NOT NULL,
     added_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
     removed_at timestamptz
@@ -65,8 +65,8 @@ CREATE FUNCTION impact_of(
     SELECT (times / (times + k1 * (1::float8 - b) + k1 * b * length / average))::real
 $$;
 
--- BM25 of some passages as Lucene computes it: what is known of each, and what further terms add. `base` and `slope` are
--- the share of a passage's length in it.
+-- BM25 of some passages as Lucene computes it: what is known of each, and what further terms add. `base` and `slope`
+-- are the share of a passage's length in it.
 CREATE FUNCTION score_words(
     chosen integer[], known double precision[], ids integer[], weights double precision[],
     base double precision, slope double precision, brands text[]
@@ -80,14 +80,16 @@ CREATE FUNCTION score_words(
 $$;
 
 -- The `wanted` best by words, best first, exactly, though most postings of a usual question are left unread (MaxScore):
--- so many passages have at least the score `reached`. Of the most frequent terms postings are read only where they add more
--- than the term's `cut`. All cuts together stay below what is reached, so whoever reaches it has a posting above a cut;
--- and those are looked at in the order of what they can have at most, until nobody can have enough. Of a long question the
--- 64 rarest terms count. Constants are double precision: numeric ones make this five times slower.
+-- so many passages have at least the score `reached`. Of the most frequent terms postings are read only where they add
+-- more than the term's `cut`. All cuts together stay below what is reached, so whoever reaches it has a posting above a
+-- cut. Where there are many of these, terms that were cut are read after all, the least frequent first: that leaves
+-- those who can still have enough. They are looked up in the order of what they can have at most, until nobody can. Of
+-- a long question the 64 rarest terms count. Constants are double precision: numeric ones make this five times slower.
 CREATE FUNCTION search_words(of_process text, asked text[], brands text[], wanted integer)
 RETURNS TABLE (found_id integer, found_score double precision) LANGUAGE plpgsql STABLE ROWS 50 AS $$
 DECLARE
     few       CONSTANT integer := 10000;           -- so many postings are read without asking whether they need be
+    dear      CONSTANT integer := 20;              -- so many postings are read while one passage is looked up
     slack     CONSTANT double precision := 0.999999;    -- for what is lost in rounding
     base      double precision;
     slope     double precision;
@@ -165,16 +167,31 @@ BEGIN
            array_agg(r.most ORDER BY r.most DESC)
     INTO chosen, known, most
     FROM (
-        SELECT p.passage_id,
-               sum(CASE WHEN a.place > cut_last THEN a.weight * p.times / (p.times + base + slope * p.length) ELSE 0::float8 END)
-                   AS known,
-               sum(a.weight * p.times / (p.times + base + slope * p.length) - a.cut) + (SELECT sum(c) FROM unnest(cuts) c) AS most
-        FROM unnest(ids, weights, cuts, aboves) WITH ORDINALITY a (term_id, weight, cut, above, place)
-        JOIN postings p ON p.term_id = a.term_id AND p.impact >= a.above
-        WHERE a.above < 'infinity'
+        SELECT p.passage_id, coalesce(sum(p.score) FILTER (WHERE p.place > cut_last), 0::float8) AS known,
+               sum(p.score - p.cut) + (SELECT sum(c) FROM unnest(cuts) c) AS most
+        FROM (
+            SELECT p.passage_id, a.place, a.cut, a.weight * p.times / (p.times + base + slope * p.length) AS score
+            FROM unnest(ids, weights, cuts, aboves) WITH ORDINALITY a (term_id, weight, cut, above, place)
+            JOIN postings p ON p.term_id = a.term_id AND p.impact >= a.above
+            WHERE a.above < 'infinity'
+        ) p
         GROUP BY p.passage_id
     ) r
     WHERE r.most >= reached * slack;
+    WHILE cut_last > 0 AND held[cut_last] < dear * cardinality(chosen) LOOP
+        left_over := (SELECT coalesce(sum(c), 0::float8) FROM unnest(cuts[:cut_last - 1]) c);
+        SELECT array_agg(r.passage_id ORDER BY r.known DESC), array_agg(r.known ORDER BY r.known DESC),
+               array_agg(r.known + left_over ORDER BY r.known DESC)
+        INTO chosen, known, most
+        FROM (
+            SELECT c.passage_id, c.known + weights[cut_last]
+                       * coalesce(p.times / (p.times + base + slope * p.length), 0::float8) AS known
+            FROM unnest(chosen, known) c (passage_id, known)
+            LEFT JOIN postings p ON p.passage_id = c.passage_id AND p.term_id = ids[cut_last]
+        ) r
+        WHERE r.known + left_over >= reached * slack;
+        cut_last := cut_last - 1;
+    END LOOP;
     WHILE place <= cardinality(chosen) AND most[place] >= reached * slack LOOP
         SELECT array_agg(b.found_id ORDER BY b.found_score DESC, b.found_id),
                array_agg(b.found_score ORDER BY b.found_score DESC, b.found_id)
@@ -197,7 +214,7 @@ BEGIN
     RETURN QUERY SELECT * FROM unnest(best, scores);
 END $$;
 
--- The `wanted` nearest by cosine, best first. The scan goes on until so many fit the filters.
+-- The `wanted` nearest by cosine, best first. The scan goes on until so many fit the filters, or 20,000 were looked at.
 CREATE FUNCTION search_meaning(
     of_process text, asked public.halfvec, brands text[], languages text[], wanted integer
 ) RETURNS TABLE (found_id integer, likeness double precision) LANGUAGE plpgsql STABLE ROWS 50
