@@ -194,6 +194,7 @@ GOOD = json.loads(obeys("refund", ["track-order"]))
 async def test_no_output_of_a_model_is_anything_but_accepted_and_judged_or_rejected(data: st.DataObject) -> None:
     odd = st.text(max_size=60) | st.just(json.dumps(GOOD)[: data.draw(st.integers(0, 400))])
     told = data.draw(odd) if data.draw(st.booleans()) else json.dumps(spoiled(data, GOOD))
+
     found = await ask_model(Says(told), ASK)
 
     if isinstance(found, Rejected):
