@@ -44,7 +44,9 @@ WHERE case_id = $1 AND state = 'blocked'
   AND NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.case_id = t.case_id AND d.redriven_at IS NULL)
 """
 
-_WAS_REDRIVEN = "SELECT 1 FROM dead_letters WHERE dead_letter_id = $1 AND redriven_at IS NOT NULL"
+_WAS_REDRIVEN = """
+SELECT 1 FROM dead_letters WHERE dead_letter_id = $1 AND redriven_at IS NOT NULL AND skipped_by IS NULL
+"""
 _OWE_AGAIN = "UPDATE outbox SET refused = NULL WHERE event_id = $1 AND refused IS NOT NULL RETURNING 1"
 _HEAR_AGAIN = "DELETE FROM inbox WHERE event_id = $1"
 _FAILED_AGAIN = """
@@ -110,7 +112,10 @@ async def raise_for_task(
 async def raise_for_event(
     connection: Connection, *, service: str, record: Record, event_id: UUID, code: str, message: str
 ) -> None:
-    """Put an event aside that could not be handled, read or published; once more, where it was redriven since."""
+    """Put an event aside that could not be handled, read or published.
+
+    Once more where it was redriven since; never again once it was skipped, however often it is heard.
+    """
     headers = record.headers
     dead_letter_id = uuid5(event_id, f"dead_letter|{service}")
     while await connection.fetchval(_WAS_REDRIVEN, dead_letter_id):  # as often as it was redriven

@@ -195,6 +195,22 @@ async def test_a_skipped_event_is_never_handled_and_cannot_be_redriven(database:
     assert (skipped.service, skipped.reason, skipped.by) == ("actor", "a test", "ana")
 
 
+async def test_a_skipped_record_that_is_no_event_stays_skipped_when_a_broker_tells_it_again(
+    database: Database,
+) -> None:
+    inbox = Inbox(database, "actor", {})
+    damaged = event("one").to_record()._replace(body=b"{")
+    await inbox.take([damaged])
+    [(dead_letter_id,)] = await rows(database, "SELECT dead_letter_id FROM dead_letters")
+    assert isinstance(dead_letter_id, uuid.UUID)
+    skips = SkipRequested(dead_letter_id=dead_letter_id, service="actor", reason="its sender is mended", by="ana")
+    await inbox.take([event("skip", skips).to_record()])
+
+    await inbox.take([damaged])
+
+    assert await rows(database, "SELECT count(*) FROM dead_letters WHERE redriven_at IS NULL") == [(0,)]
+
+
 @pytest.mark.parametrize("odd", [{"ce_subject": "a\0b"}, {"a\0": "b"}, {"ce_type": "process.\0"}])
 async def test_a_record_that_postgres_cannot_keep_as_it_is_stops_no_other(
     database: Database, odd: dict[str, str]
