@@ -107,6 +107,8 @@ class Bench:
     """Asked in turn after it."""
     door: Reads | None = None
     """Read instead of `outside`, where there is one."""
+    asks_at_once: int = 4
+    time: float = 0.0
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.database, "classifier", handlers({self.process.name: self.process}))
@@ -124,8 +126,9 @@ class Bench:
                 "away": UnreachableSource(),
                 "there": NoOutside(clock=lambda: self.outside.now, queries={"q": "[]"}),
             },
-            asks_at_once=asyncio.Semaphore(4),
+            asks_at_once=asyncio.Semaphore(self.asks_at_once),
             budget=PostgresBudget(self.database, self.process),
+            clock=lambda: self.time,
         )
         return Worker(
             database=self.database,

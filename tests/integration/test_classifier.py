@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import orjson
@@ -10,11 +10,12 @@ from contracts.events.control import RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
 from contracts.failures import LaterError
+from services.classifier.ports import Answer, Ask
 from services.runtime.vault import CaseKeys
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import case_of, tiny
 from tests.fakes.events import event, named
-from tests.fakes.proposing import GOOD, Bench, bench
+from tests.fakes.proposing import GOOD, Bench, ScriptedModel, bench
 
 BAD = '{"confidence": 7, "answer": "my card is 4111 1111 1111 1111"}'
 
@@ -159,6 +160,40 @@ async def test_a_paused_process_asks_no_model(desk: Bench) -> None:
 
     assert (paused, desk.model.asked) == (0, [])
     assert await desk.worker.step() == 1
+
+
+@dataclass
+class PausedMeanwhile(ScriptedModel):
+    """Takes its time over the first answer, and the process is paused meanwhile."""
+
+    desk: Bench = field(kw_only=True)
+
+    async def propose(self, ask: Ask) -> Answer:
+        answer = await super().propose(ask)
+        if len(self.asked) == 1:
+            self.desk.time += 3
+            await self.desk.admin.execute("UPDATE control.switches SET paused = true")
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "proposed"), [pytest.param([GOOD], 1, id="its turn"), pytest.param([BAD, GOOD], 0, id="a second try")]
+)
+async def test_what_was_claimed_before_a_pause_and_still_waits_for_its_turn_asks_no_model(
+    desk: Bench, answers: list[str | Exception], proposed: int
+) -> None:
+    desk.model, desk.asks_at_once = PausedMeanwhile(answers=answers, desk=desk), 1
+    desk.worker = desk.new_worker()
+    await desk.hear(desk.outside.says("1"))
+    await desk.hear(desk.outside.says("2"))
+
+    claimed = await desk.worker.step()
+    asked, made = len(desk.model.asked), len(await proposals(desk))
+    await desk.admin.execute("UPDATE control.switches SET paused = false")
+    await desk.worker.step()
+
+    assert (claimed, asked, made) == (2, 1, proposed)
+    assert len(await proposals(desk)) == 2
 
 
 async def test_a_fact_that_cannot_be_read_is_said_so_and_stops_no_proposal(desk: Bench) -> None:

@@ -1,5 +1,6 @@
 """Ask the provider and parse what it answers; once more with the error, then a person."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -72,14 +73,25 @@ class Rejected:
     spent: Spent
 
 
-async def ask_model(provider: Provider, ask: Ask, purse: Purse | None = None) -> Accepted | Rejected:
+class PausedError(LaterError):
+    """The process was paused since the work was claimed: no model is asked."""
+
+
+async def always() -> None:
+    """Nothing forbids a call."""
+
+
+async def ask_model(
+    provider: Provider, ask: Ask, purse: Purse | None = None, *, may_call: Callable[[], Awaitable[None]] = always
+) -> Accepted | Rejected:
     """Ask, at most twice, each call out of the purse. Raises the provider's failures (contracts.failures), and Purse's.
 
-    Without a purse nothing bounds what is spent, beyond the two calls.
+    Without a purse nothing bounds what is spent, beyond the two calls. `may_call` raises before a call that may not be.
     """
     spent = Spent(attempts=0)
     why = ""
     for _ in range(TRIES):
+        await may_call()
         try:
             answer = await _asked(provider, ask, purse)
         except RunBudgetExhaustedError as error:

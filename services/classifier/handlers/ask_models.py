@@ -1,6 +1,6 @@
 """Ask the models of a process in turn: its first choice, then each fallback; after the last, a person."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, get_args
 
@@ -8,7 +8,7 @@ from prometheus_client import Counter
 
 from contracts.events.proposals import ModelFailed
 from contracts.failures import LaterError, PermanentError
-from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model, count_from_zero
+from services.classifier.handlers.ask_model import Accepted, PausedError, Rejected, Spent, always, ask_model, count_from_zero
 from services.classifier.ports import Ask, MoneyReservedError, Provider, Purse
 from services.runtime.process import FallsBackOn
 
@@ -49,12 +49,17 @@ class NobodyAnsweredError(LaterError):
 
 
 async def ask_models(
-    models: Sequence[Provider], falls_back_on: Collection[FallsBackOn], ask: Ask, purse: Purse
+    models: Sequence[Provider],
+    falls_back_on: Collection[FallsBackOn],
+    ask: Ask,
+    purse: Purse,
+    *,
+    may_call: Callable[[], Awaitable[None]] = always,
 ) -> tuple[Accepted | Rejected, tuple[ModelFailed, ...]]:
     """What came of the question, and which models came to nothing, in their order.
 
     An output that nobody accepted is a person's, and is not asked for again. Where no model said anything, those that
-    may answer later are waited for. Raises NobodyAnsweredError, PermanentError, MoneyReservedError.
+    may answer later are waited for. Raises NobodyAnsweredError, PermanentError, MoneyReservedError, PausedError.
     """
     failed: list[ModelFailed] = []
     rejected: list[Rejected] = []
@@ -62,8 +67,8 @@ async def ask_models(
     never: list[PermanentError] = []
     for number, model in enumerate(models, start=1):
         try:
-            answer = await ask_model(model, ask, purse)
-        except MoneyReservedError:
+            answer = await ask_model(model, ask, purse, may_call=may_call)
+        except (MoneyReservedError, PausedError):
             raise
         except LaterError as error:
             later.append(error)

@@ -1,9 +1,11 @@
 """Propose an answer for the newest basis of a case: complete it, read facts, ask the model, say what came of it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from connectors.protocol import LooksUp, Reads
@@ -11,12 +13,12 @@ from contracts.base import Fact
 from contracts.envelope import Event, follow_up_id
 from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
 from contracts.failures import LaterError
-from services.classifier.handlers.ask_model import Accepted, Rejected
+from services.classifier.handlers.ask_model import Accepted, PausedError, Rejected
 from services.classifier.handlers.ask_models import NobodyAnsweredError, ask_models
 from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
 from services.classifier.ports import Budget, Cost, Desk, MoneyReservedError, Provider, Purse
-from services.runtime import cases, telemetry
+from services.runtime import cases, switches, telemetry
 from services.runtime.cases import Change, StoredCase, merging
 from services.runtime.failures import Never
 from services.runtime.postgres import Connection, Database
@@ -25,6 +27,8 @@ from services.runtime.tasks import Claim, Done, Outcome
 from services.runtime.vault import CaseKeys
 
 SOURCE = "nightshift/classifier"
+CLAIM_TO_CALL_SECONDS = 2.0
+"""What was claimed longer ago than this when a model would be asked sees first whether the process was paused since."""
 
 _SETTLE_BASIS = """
 UPDATE tasks t SET basis = r.basis FROM unnest($1::text[], $2::text[]) r(case_id, basis)
@@ -59,12 +63,15 @@ class Proposing:
     sources: Mapping[str, LooksUp]
     asks_at_once: asyncio.Semaphore
     budget: Budget
+    clock: Callable[[], float] = time.monotonic
+    """Seconds that only rise."""
 
     async def perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
         """Propose for each claim; one that fails leaves the others alone."""
+        claimed_at = self.clock()
         held = await loaded(self.database, self.process, claims)
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._one(*one)) for one in held]
+            asked = [group.create_task(self._one(claimed_at, *one)) for one in held]
         return [task.result() for task in asked]
 
     async def store(self, connection: Connection, finished: Sequence[tuple[Claim, Done]]) -> None:
@@ -94,11 +101,13 @@ class Proposing:
     def _waits(self, stored: StoredCase) -> bool:
         return self.process.case.basis(stored.case) is not None and self.process.case.awaits_answer(stored.case)
 
-    async def _one(self, claim: Claim, stored: StoredCase, keys: CaseKeys, now: datetime) -> Outcome | Exception:
+    async def _one(
+        self, claimed_at: float, claim: Claim, stored: StoredCase, keys: CaseKeys, now: datetime
+    ) -> Outcome | Exception:
         try:
             async with self.asks_at_once:
                 with telemetry.span("propose", claim.traceparent) as traceparent:
-                    run = _Run(claim, keys, now, traceparent, self.budget.purse(claim))
+                    run = _Run(claim, claimed_at, keys, now, traceparent, self.budget.purse(claim))
                     try:
                         return await self._propose(run, stored)
                     except MoneyReservedError:
@@ -140,7 +149,9 @@ class Proposing:
         facts = await read_facts(self.process.facts.queries(case), self.sources)
         told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
         ask = await self.desk.ask(case, facts)
-        answer, in_vain = await ask_models(self.models, self.process.settings.model.falls_back_on, ask, run.purse)
+        falls_back_on = self.process.settings.model.falls_back_on
+        may_call = partial(self._still_runs, run)
+        answer, in_vain = await ask_models(self.models, falls_back_on, ask, run.purse, may_call=may_call)
         match answer:
             case Rejected(code, why, spent):
                 failed = ProposalFailed(
@@ -171,12 +182,22 @@ class Proposing:
                 )
                 return Done((told, run.event(made)), read)
 
+    async def _still_runs(self, run: "_Run") -> None:
+        """Raises PausedError where the process was paused since the claim: it is claimed anew when it goes on."""
+        if self.clock() - run.claimed_at <= CLAIM_TO_CALL_SECONDS:
+            return
+        async with self.database.connection() as connection:
+            generation = await switches.running_generation(connection, run.claim.process)
+        if generation != run.claim.generation:
+            raise PausedError("paused", "the process was paused since this was claimed", seconds=0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     """One claim's work: what its events have in common."""
 
     claim: Claim
+    claimed_at: float
     keys: CaseKeys
     now: datetime
     traceparent: str | None
