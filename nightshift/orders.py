@@ -12,6 +12,8 @@ from uuid import UUID, uuid4
 from contracts.envelope import Event
 from contracts.events.control import ApprovalAnswered, CauseAcknowledged, RedriveRequested, SkipRequested
 from nightshift import MendableError
+from services.reporter.domain.views import ApprovalRow, DeadLetterRow
+from services.reporter.outbound import queries
 from services.runtime.postgres import Connection
 
 SOURCE = "nightshift/control"
@@ -56,9 +58,25 @@ async def order(
     return event_id
 
 
+async def dead_letter(connection: Connection, wanted: str) -> DeadLetterRow:
+    """The open dead letter whose id is or begins with `wanted`, however many wait. Raises NoSuchIdError."""
+    rows = {row.dead_letter_id: row for row in await queries.dead_letters(connection, id_begins=_as_id(wanted))}
+    return rows[one_of(list(rows), wanted, what="dead letter", command="dead-letters")]
+
+
+async def approval(connection: Connection, wanted: str) -> ApprovalRow:
+    """As `dead_letter`, for an approval that waits. Raises NoSuchIdError."""
+    rows = {row.approval_id: row for row in await queries.approvals(connection, id_begins=_as_id(wanted))}
+    return rows[one_of(list(rows), wanted, what="approval", command="approvals")]
+
+
 def one_of(ids: Sequence[Id], wanted: str, *, what: str, command: str) -> Id:
     """The one id that is or begins with `wanted`, as lists show them. Raises NoSuchIdError."""
-    found = [one for one in ids if str(one).startswith(wanted.strip().lower())]
+    found = [one for one in ids if str(one).startswith(_as_id(wanted))]
     if len(found) != 1:
         raise NoSuchIdError(what, wanted, len(found), command)
     return found[0]
+
+
+def _as_id(wanted: str) -> str:
+    return wanted.strip().lower()

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from contracts.events.control import ApprovalAnswered
-from nightshift.orders import one_of, order
+from nightshift.orders import approval, order
 from nightshift.reach import Json, State, as_json, database, run, who
 from services.reporter.domain.views import ApprovalRow
 from services.reporter.outbound import queries
@@ -68,10 +68,9 @@ async def _read(state: Path) -> list[ApprovalRow]:
         return await queries.approvals(connection)
 
 
-async def _answer(state: Path, approval: str, answer: Literal["approved", "denied"], reason: str) -> ApprovalRow:
+async def _answer(state: Path, wanted: str, answer: Literal["approved", "denied"], reason: str) -> ApprovalRow:
     async with database(state) as connection:
-        rows = {row.approval_id: row for row in await queries.approvals(connection)}
-        row = rows[one_of(list(rows), approval, what="approval", command="approvals")]
+        row = await approval(connection, wanted)
         said = ApprovalAnswered(approval_id=row.approval_id, answer=answer, digest=row.digest, by=who(), reason=reason)
         await order(connection, said, process=row.process, case_id=row.case_id)
         return row

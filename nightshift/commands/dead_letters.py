@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from contracts.events.control import CauseAcknowledged, RedriveRequested, SkipRequested
 from nightshift import MendableError
-from nightshift.orders import one_of, order
+from nightshift.orders import dead_letter, one_of, order
 from nightshift.reach import Json, State, as_json, database, run, who
 from services.reporter.domain.sentences import ORDERED, said_of
 from services.reporter.domain.views import CauseRow, DeadLetterRow
@@ -165,7 +165,7 @@ async def _read(state: Path) -> list[DeadLetterRow]:
 
 async def _redrive(state: Path, letter: str) -> DeadLetterRow:
     async with database(state) as connection:
-        row = await _letter(connection, letter)
+        row = await dead_letter(connection, letter)
         await _order_redrive(connection, row)
         return row
 
@@ -190,15 +190,10 @@ async def _order_redrive(connection: Connection, row: DeadLetterRow) -> None:
 
 async def _skip(state: Path, letter: str, reason: str) -> DeadLetterRow:
     async with database(state) as connection:
-        row = await _letter(connection, letter)
+        row = await dead_letter(connection, letter)
         wish = SkipRequested(dead_letter_id=row.dead_letter_id, service=row.service, reason=reason, by=who())
         await order(connection, wish, process=row.process, case_id=row.case_id)
         return row
-
-
-async def _letter(connection: Connection, wanted: str) -> DeadLetterRow:
-    rows = {row.dead_letter_id: row for row in await queries.dead_letters(connection)}
-    return rows[one_of(list(rows), wanted, what="dead letter", command="dead-letters")]
 
 
 async def _causes(state: Path) -> list[CauseRow]:

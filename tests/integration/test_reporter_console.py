@@ -15,6 +15,9 @@ import pytest
 from contracts.base import Fact
 from contracts.envelope import Event
 from contracts.events import REGISTRY
+from contracts.events.dead_letters import DeadLetterRaised
+from contracts.events.decisions import ApprovalRequested
+from nightshift import orders
 from services.reporter.handlers.append import Appender, Projector
 from services.reporter.inbound.console import pages
 from services.reporter.inbound.console.session import Guard, Sessions
@@ -354,6 +357,23 @@ async def test_dead_letters_and_approvals_tell_the_minutes_left_and_what_waits_b
     assert letters[0].minutes_to_breach == pytest.approx(50, abs=1)
     assert [row.case_id for row in approvals] == ["support:zendesk:3"]
     assert approvals[0].minutes_to_breach == pytest.approx(50, abs=1)
+
+
+async def test_an_order_reaches_a_dead_letter_or_an_approval_however_many_older_ones_wait(
+    monkeypatch: pytest.MonkeyPatch, site: Site
+) -> None:
+    monkeypatch.setattr(queries, "WAITING_SHOWN", 1)
+    endings = (("1", "dead_letter"), ("2", "dead_letter"), ("3", "approval"), ("4", "approval"))
+    stories = {name: tell(name, ending, START + timedelta(hours=int(name))) for name, ending in endings}
+    await site.take([event for story in stories.values() for event in story])
+    (letter,) = [e.data.dead_letter_id for e in stories["2"] if isinstance(e.data, DeadLetterRaised)]
+    (approval,) = [e.data.approval_id for e in stories["4"] if isinstance(e.data, ApprovalRequested)]
+
+    async with site.database.connection() as connection:
+        found = await orders.dead_letter(connection, str(letter)[:8].upper())
+        asked = await orders.approval(connection, f" {approval} ")
+
+    assert (found.dead_letter_id, asked.approval_id) == (letter, approval)
 
 
 async def test_queries_answer_on_a_bare_connection_of_an_administrator(migrated: MigratedDatabase, site: Site) -> None:

@@ -90,7 +90,8 @@ SELECT row::text FROM reporter.projections WHERE case_id = $1 AND kind = 'run' O
 """
 _WAITING = """
 SELECT row::text FROM reporter.projections
-WHERE kind = $1 AND state = ANY($2) AND ($3::text IS NULL OR process = $3) ORDER BY at, case_id LIMIT $4
+WHERE kind = $1 AND state = ANY($2) AND ($3::text IS NULL OR process = $3) AND starts_with(key, $4)
+ORDER BY at, case_id LIMIT $5
 """
 _OF_CAUSE = """
 SELECT row::text FROM reporter.projections
@@ -184,9 +185,11 @@ async def case_timeline(connection: Connection, case_id: str, *, reveal: bool = 
     )
 
 
-async def dead_letters(connection: Connection, *, process: str | None = None) -> list[DeadLetterRow]:
+async def dead_letters(
+    connection: Connection, *, process: str | None = None, id_begins: str = ""
+) -> list[DeadLetterRow]:
     """Open dead letters, the oldest first, at most 200."""
-    return await _waiting(connection, DeadLetterRow, "dead_letter", UNENDED, process)
+    return await _waiting(connection, DeadLetterRow, "dead_letter", UNENDED, process, id_begins)
 
 
 async def dead_letters_of(connection: Connection, cause: str) -> list[DeadLetterRow]:
@@ -204,9 +207,9 @@ async def causes(connection: Connection) -> list[CauseRow]:
     return found
 
 
-async def approvals(connection: Connection, *, process: str | None = None) -> list[ApprovalRow]:
+async def approvals(connection: Connection, *, process: str | None = None, id_begins: str = "") -> list[ApprovalRow]:
     """Approvals that wait for an answer, the oldest first, at most 200."""
-    return await _waiting(connection, ApprovalRow, "approval", ["waiting"], process)
+    return await _waiting(connection, ApprovalRow, "approval", ["waiting"], process, id_begins)
 
 
 class Queries:
@@ -241,11 +244,11 @@ class Queries:
 
 
 async def _waiting(
-    connection: Connection, view: type[V], kind: str, states: Sequence[str], process: str | None
+    connection: Connection, view: type[V], kind: str, states: Sequence[str], process: str | None, id_begins: str
 ) -> list[V]:
     now = await _now(connection)
     found = []
-    for (text,) in await connection.fetch(_WAITING, kind, states, process, WAITING_SHOWN):
+    for (text,) in await connection.fetch(_WAITING, kind, states, process, id_begins, WAITING_SHOWN):
         row = view.model_validate_json(text)
         due_at: datetime | None = getattr(row, "due_at", None)
         left = None if due_at is None else (due_at - now).total_seconds() / 60
