@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from connectors.protocol import Acknowledged
+from connectors.protocol import Acknowledged, Written
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.failures import ConflictError, PermanentError
@@ -302,6 +302,41 @@ async def test_acknowledged_and_never_there_is_sent_once_more_and_then_a_persons
 
     assert await actor.states() == {"reply 1.1": "person", "handover 1.1": "observed"}
     assert [c.request.kind for c in actor.outside.calls] == ["reply", "reply", "handover"]
+
+
+UNSTORABLE = "no text of Postgres: \0"
+
+
+async def test_what_was_found_and_cannot_be_recorded_stops_no_other_and_is_looked_at_again(actor: Bench) -> None:
+    for ticket in ("1", "2"):
+        await actor.ask(ticket)
+    await actor.send()
+    found = actor.outside.tickets["1"].written
+    found.append(Written(reference="audit-odd", at=actor.outside.now, public=False, effect_key=UNSTORABLE))
+    await actor.hurry()
+
+    await actor.lane.look(2)
+
+    assert await actor.states() == {"reply 1.1": "acknowledged", "reply 2.1": "observed"}
+    found.pop()
+    await actor.look()
+    assert await actor.states() == {"reply 1.1": "observed", "reply 2.1": "observed"}
+
+
+async def test_an_outcome_that_cannot_be_recorded_is_a_dead_letter_and_stops_no_other(actor: Bench) -> None:
+    actor.outside.faults.append(call_lost)
+    await actor.ask("1")
+    await actor.send()
+    written = Written(reference="audit-odd", at=actor.outside.now, public=False, effect_key=UNSTORABLE)
+    actor.outside.tickets["1"].written.append(written)
+    await actor.ask("2")
+    await actor.hurry()
+
+    await actor.send()
+
+    states = await actor.states()
+    assert (states["reply 1.1"], states["reply 2.1"]) == ("dead", "acknowledged")
+    assert [letter.code for letter in await actor.said(DeadLetterRaised)] == ["unforeseen"]
 
 
 async def test_a_blind_notice_of_unknown_outcome_goes_to_a_person(actor: Bench) -> None:

@@ -187,6 +187,14 @@ async def cannot_read(connection: Connection, claim: Claim, process: Process, fa
     )
 
 
+async def not_recorded(connection: Connection, claim: Claim, process: Process, error: str) -> None:
+    """What came of a claim could not be recorded, for a fault of ours. What was sent may have been carried out."""
+    if claim.work == "send":
+        await not_done(connection, claim, process, OutcomeUnknownError("unforeseen", error))
+    else:
+        await cannot_read(connection, claim, process, PermanentError("unforeseen", error))
+
+
 async def refreshed(
     connection: Connection, claim: Claim, process: Process, stamp: str, changes: Sequence[PlainChange]
 ) -> None:

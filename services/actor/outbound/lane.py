@@ -4,7 +4,7 @@ breaker, pace ─▶ claim as many as may begin now (commit) ─≤ 2 s─▶ a 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -32,6 +32,8 @@ CLAIM_TO_CALL_SECONDS = 2.0
 CONNECTOR_FIRST_SECONDS = 1.0
 """A connector's own timeout ends a call before ours does: it knows whether the request ever left."""
 LOOKS_AT_ONCE_MAX = 32
+CANNOT_LOOK_SECONDS = 60.0
+"""Until an object is looked at again that cannot be looked at, or of which what was found cannot be recorded."""
 RECORD_TRIES_MAX = 5
 
 _OLDEST = """
@@ -156,17 +158,38 @@ class Lane:
                     found.append(Found(look, ()))
                 case Exception():
                     log.warning("an object cannot be looked at", destination=self._name, error=type(answer).__name__)
-                    later[look] = 60.0
+                    later[look] = CANNOT_LOOK_SECONDS
                 case _:
                     found.append(Found(look, answer))
+        await self._record_looks(found, later)
+        self._wake_others()
+        return True
+
+    async def _record_looks(self, found: Sequence[Found], later: Mapping[Look, float]) -> None:
+        """One transaction; where it fails, one for each. What cannot be recorded is looked at again later."""
 
         async def record(connection: Connection) -> None:
             await effect_observed.looked(connection, self._process, found)
             await effect_observed.later(connection, later)
 
-        await self._record(record)
-        self._wake_others()
-        return True
+        try:
+            await self._record(record)
+        except (*UNAVAILABLE, *CONTENDED):
+            raise
+        except Exception as error:
+            if not found:
+                raise
+            if len(found) > 1:
+                for one in found:
+                    await self._record_looks([one], {})
+                return await self._record_looks([], later)
+            log.error(  # noqa: TRY400  # a traceback may quote people's text
+                "what was found cannot be recorded",
+                destination=self._name,
+                case_id=found[0].look.case_id,
+                error=type(error).__name__,
+            )
+            await self._record_looks([], {**later, found[0].look: CANNOT_LOOK_SECONDS})
 
     async def stalled(self) -> str | None:
         """A health check: effects are due and may go, and none has been claimed for longer than the limit."""
@@ -286,14 +309,22 @@ class Lane:
         self.pace.take(now, requests)
 
     async def _carry_out(self, claim: Claim, committed_at: float) -> None:
+        """What cannot be recorded of one effect stops no other: it is looked for, and is a dead letter after that."""
         assert self._outside is not None, "an unconnected destination claims nothing"
-        match claim.work:
-            case "send":
-                await self._send(claim, self._outside, committed_at)
-            case "read_back":
-                await self._read_back(claim, self._outside)
-            case "refresh":
-                await self._refresh(claim, self._outside)
+        try:
+            match claim.work:
+                case "send":
+                    await self._send(claim, self._outside, committed_at)
+                case "read_back":
+                    await self._read_back(claim, self._outside)
+                case "refresh":
+                    await self._refresh(claim, self._outside)
+        except (*UNAVAILABLE, *CONTENDED):
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
+            what = type(error).__name__
+            log.error("an outcome cannot be recorded", destination=self._name, case_id=claim.stored.case_id, error=what)  # noqa: TRY400  # a traceback may quote people's text
+            await self._record(lambda c: effect_sent.not_recorded(c, claim, self._process, what))
         self._wake_others()
 
     async def _send(self, claim: Claim, outside: Outside, committed_at: float) -> None:
