@@ -5,7 +5,7 @@ from datetime import datetime
 
 from connectors import cards
 from connectors.protocol import PlainChange, Written
-from connectors.zendesk.wire import DESCRIPTION, Audit, AuditEvent, Ticket, User, author_of, moment, readable
+from connectors.zendesk.wire import DESCRIPTION, Audit, AuditEvent, Ticket, User, author_of, clean, moment, readable
 from contracts.basis import version_of
 from contracts.events.cases import FieldValue
 
@@ -167,11 +167,17 @@ def written_by(audits: Sequence[Audit], our_user_id: str) -> tuple[Written, ...]
             reference=reference_of(audit),
             at=moment(audit.created_at),
             public=any(event.type == "Comment" and event.public for event in audit.events),
-            effect_key=key if isinstance(key := audit.custom.get(EFFECT_KEY), str) else None,
+            effect_key=_key_of(audit),
         )
         for audit in audits
         if audit.author_id == our_user_id
     )
+
+
+def _key_of(audit: Audit) -> str | None:
+    """None also for what no key of ours can be: a text that databases refuse."""
+    key = audit.custom.get(EFFECT_KEY)
+    return key if isinstance(key, str) and clean(key) == key else None
 
 
 def reference_of(audit: Audit) -> str:

@@ -96,9 +96,14 @@ def test_only_our_users_audits_are_what_we_wrote() -> None:
         3, "2026-11-25T06:06:00Z", said("reply"), author=900001, metadata={"custom": {"nightshift_effect": "k1"}}
     )
 
-    written = written_by([FIRST, ours, keyed], OURS)
+    odd = audit(
+        4, "2026-11-25T06:07:00Z", said("reply"), author=900001, metadata={"custom": {"nightshift_effect": "k\x001"}}
+    )
+
+    written = written_by([FIRST, ours, keyed, odd], OURS)
 
     assert [(one.reference, one.public, one.effect_key) for one in written] == [
         ("audit:2", False, None),
         ("audit:3", True, "k1"),
+        ("audit:4", True, None),
     ]
