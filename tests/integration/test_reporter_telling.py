@@ -431,6 +431,24 @@ async def test_cases_that_nobody_comes_for_are_told_of_and_answered_ones_are_not
     assert len(lines) == 2
 
 
+async def test_an_approval_without_an_answer_is_told_of_after_the_first_reply_too(bench: Bench) -> None:
+    story = Story("1", datetime.now(UTC) - timedelta(minutes=45))
+    story.opens()
+    story.decides("execute", "Every rule is content.", effects=[story.effect])
+    story.attempts()
+    story.acknowledges()
+    story.observes()
+    story.asks_again()
+    story.decides("hold", "The refund of 480.00 is above the limit of 50.00.")
+    story.asks()
+    await bench.take(story.events)
+
+    await bench.teller().look()
+
+    (message,) = told(bench.duty)
+    assert "support: 1 approval without an answer" in message
+
+
 async def test_without_a_url_causes_are_counted_and_nobody_is_told(bench: Bench) -> None:
     await bench.take(letters("1", "2"))
     teller = Teller(PostgresCauses(bench.database, {}), {"support": manner_of(Tell())}, duty=None, escalation=None)

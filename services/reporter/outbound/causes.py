@@ -25,14 +25,23 @@ FROM reporter.projections, LATERAL (SELECT (row ->> 'due_at')::timestamptz AS du
 WHERE kind = 'dead_letter' AND state = 'open' GROUP BY process, service, work, code ORDER BY count DESC LIMIT $1
 """
 _HELD = """
-SELECT h.process, CASE c.state WHEN 'approval' THEN 'approval' ELSE 'held' END AS kind,
+SELECT h.process, 'held' AS kind,
        count(*) AS count, min(c.at) AS since, min(s.at) FILTER (WHERE s.at > clock_timestamp()) AS due_at
 FROM unnest($1::text[], $2::interval[]) h(process, held)
 JOIN reporter.projections s ON s.kind = 'sla' AND s.state = 'waiting' AND s.process = h.process
     AND s.at > clock_timestamp() - $3::interval
 JOIN reporter.projections c ON c.case_id = s.case_id AND c.kind = 'case' AND c.key = ''
-    AND c.state IN ('held', 'refused', 'approval') AND c.at <= clock_timestamp() - h.held
-GROUP BY 1, 2
+    AND c.state IN ('held', 'refused') AND c.at <= clock_timestamp() - h.held
+GROUP BY 1
+"""
+_APPROVALS = """
+SELECT h.process, 'approval' AS kind,
+       count(*) AS count, min(a.at) AS since, min(due_at) FILTER (WHERE due_at > clock_timestamp()) AS due_at
+FROM unnest($1::text[], $2::interval[]) h(process, held)
+JOIN reporter.projections a ON a.kind = 'approval' AND a.state = 'waiting' AND a.process = h.process
+    AND a.at <= clock_timestamp() - h.held,
+LATERAL (SELECT (a.row ->> 'due_at')::timestamptz AS due_at) due
+GROUP BY 1
 """
 _BUDGETS = """
 SELECT row::text FROM reporter.projections
@@ -101,9 +110,9 @@ class PostgresCauses:
         async with self._database.transaction() as connection:
             await connection.execute(_ALONE)
             rows = list(await connection.fetch(_LETTERS, CAUSES_MAX))
-            rows += await connection.fetch(
-                _HELD, list(self._held), list(self._held.values()), timedelta(days=HELD_DAYS_MAX)
-            )
+            held = list(self._held), list(self._held.values())
+            rows += await connection.fetch(_HELD, *held, timedelta(days=HELD_DAYS_MAX))
+            rows += await connection.fetch(_APPROVALS, *held)
             found = [Cause(**row) for row in rows]
             budgets = [BudgetRow.model_validate_json(text) for (text,) in await connection.fetch(_BUDGETS)]
             found += [_used_up(budget) for budget in budgets if self._is_in_force(budget)]
