@@ -101,6 +101,9 @@ class Hours(Protocol):
     async def heard(self, claim: Claim, since: datetime, until: datetime, object_ids: Collection[str]) -> list[Heard]:
         """What webhooks told about these objects within that time, and up to some hours later."""
 
+    async def any_heard(self, claim: Claim, since: datetime, until: datetime) -> list[Heard]:
+        """As `heard`, about any object of the door."""
+
     async def known(self, delivery_ids: Collection[str]) -> Collection[str]:
         """Those of these deliveries that are stored."""
 

@@ -100,6 +100,33 @@ def test_a_fault_of_ours_leaves_the_intake_alone_and_the_hour_unknown(migrated: 
     play(migrated, scenario)
 
 
+def test_a_list_that_is_empty_for_an_hour_of_which_webhooks_told_leaves_it_unknown(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        (ticket,) = await begun(intake)
+        whole = intake.outside.outside
+
+        class Emptied:
+            read = whole.read
+
+            async def list_updates(self, since: datetime, cursor: str | None) -> Page:
+                del cursor
+                return Page((), str(int(since.timestamp())), end=True)
+
+        intake.outside.outside = Emptied()
+        await intake.until(at(30))
+        says(intake, ticket, "Are you there?")
+        await intake.until(at(180))
+        emptied, word = await intake.words(), await intake.last_word("06")
+        intake.outside.outside = whole
+        await intake.until(at(240))
+
+        assert (emptied["06"], word.code) == (["unknown"], "list_empty")
+        assert emptied["07"] == ["complete!"], "nothing was told of it"
+        assert (await intake.words())["06"] == ["unknown", "complete!"]
+
+    play(migrated, scenario)
+
+
 def test_the_list_is_asked_less_often_than_zendesk_allows_and_as_late_as_it_says(migrated: MigratedDatabase) -> None:
     async def scenario(intake: Compared) -> None:
         tickets = await begun(intake, 10)

@@ -8,7 +8,15 @@ from prometheus_client import Counter
 
 from contracts.events.proposals import ModelFailed
 from contracts.failures import LaterError, PermanentError
-from services.classifier.handlers.ask_model import Accepted, PausedError, Rejected, Spent, always, ask_model, count_from_zero
+from services.classifier.handlers.ask_model import (
+    Accepted,
+    PausedError,
+    Rejected,
+    Spent,
+    always,
+    ask_model,
+    count_from_zero,
+)
 from services.classifier.ports import Ask, MoneyReservedError, Provider, Purse
 from services.runtime.process import FallsBackOn
 

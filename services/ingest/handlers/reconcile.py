@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from connectors.protocol import PlainChange, Update
 from contracts.failures import LaterError, PermanentError
 from services.ingest.domain.delivery import Change, Delivery, Unreadable, delivery_id_of, event_id_of
-from services.ingest.domain.reconciliation import Hour, compare, not_had, seen
+from services.ingest.domain.reconciliation import NEAR, Hour, compare, not_had, seen
 from services.ingest.handlers.webhook import OpenDoor
 from services.ingest.ports import (
     Claim,
@@ -120,6 +120,8 @@ class Reconciling:
     async def _compare(self, claim: Claim, hour: Hour, until: datetime, stop: Stop) -> float:
         """Returns for how many seconds the other side wants to be left alone."""
         updates = await self._list(claim, hour.since, until, stop)
+        if not updates and until == hour.end and await self._told_of(claim, hour):
+            raise PermanentError("list_empty", "the list is empty for an hour of which webhooks told")
         heard = await self.hours.heard(claim, hour.since, until, {update.object_id for update in updates})
         compared = compare(updates, heard, self.door.settings.compared)
         wanted = {self._delivery_id(update): update for update in (*compared.missing, *compared.doubtful)}
@@ -136,6 +138,13 @@ class Reconciling:
         after = seen(hour, compared, outstanding=len(left), whole=whole, now=now, every=self.every)
         await self.hours.keep(claim, hour, after, now)
         return patience
+
+    async def _told_of(self, claim: Claim, hour: Hour) -> bool:
+        """Whether a webhook told of an update that is certainly the hour's, and that its list should hold."""
+        told = await self.hours.any_heard(claim, hour.since, hour.end)
+        within = (hour.since + NEAR, hour.end - NEAR)
+        kinds = self.door.settings.compared
+        return any(within[0] <= one.at < within[1] and one.kind in kinds and not one.hint for one in told)
 
     async def _list(self, claim: Claim, since: datetime, until: datetime, stop: Stop) -> Sequence[Update]:
         """All of it, each update once. Raises what the connector raises, PermanentError("list_too_long")."""

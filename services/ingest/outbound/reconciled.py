@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 import orjson
 
 from contracts.envelope import Event, follow_up_id
-from contracts.events.cases import CaseChanged, IntakeReconciled
+from contracts.events.cases import CaseChanged, CaseOpened, IntakeReconciled
 from services.ingest.domain.reconciliation import Heard, Hour
 from services.ingest.outbound.events import SOURCE
 from services.ingest.ports import Claim, LeaseLostError
@@ -65,6 +65,10 @@ WITH RECURSIVE search AS (
 SELECT max(low) FROM search
 """
 _HEARD = "SELECT body FROM outbox WHERE id >= $1 AND id < $2 AND topic = $3 AND key = ANY ($4)"
+_ANY_HEARD = """
+SELECT body FROM outbox
+WHERE id >= $1 AND id < $2 AND topic = $3 AND starts_with(key, $4) AND headers ->> 'ce_type' = ANY ($5)
+"""
 _STORED = "SELECT delivery FROM seen WHERE delivery = ANY ($1::uuid[])"
 _KEEP = """
 UPDATE reconciled_hours h SET state = $5, listed = $6, missing = $7, digest = $8, same_since = $9, code = $10,
@@ -108,13 +112,20 @@ class ReconciledHours:
 
     async def heard(self, claim: Claim, since: datetime, until: datetime, object_ids: Collection[str]) -> list[Heard]:
         keys = [case_id_of(claim.process, claim.source, object_id) for object_id in object_ids]
+        return await self._heard(since, until, _HEARD, keys)
+
+    async def any_heard(self, claim: Claim, since: datetime, until: datetime) -> list[Heard]:
+        door = case_id_of(claim.process, claim.source, "")
+        return await self._heard(since, until, _ANY_HEARD, door, [CaseOpened.TYPE, CaseChanged.TYPE])
+
+    async def _heard(self, since: datetime, until: datetime, statement: str, *of: object) -> list[Heard]:
         heard: list[Heard] = []
         async with self._database.connection() as connection:
             low: int = await connection.fetchval(FIRST_ID, since - HEARD_BEFORE)
             high: int = await connection.fetchval(FIRST_ID, until + HEARD_AFTER)
             for start in range(low, high, ROWS_AT_ONCE):
                 end = min(start + ROWS_AT_ONCE, high)
-                rows = await connection.fetch(_HEARD, start, end, CaseChanged.TOPIC, keys)
+                rows = await connection.fetch(statement, start, end, CaseChanged.TOPIC, *of)
                 heard += [_heard(told) for (body,) in rows if not (told := orjson.loads(body)).get("late")]
         return heard
 

@@ -30,6 +30,7 @@ CODES = {
     "deleted": "the ticket was deleted meanwhile",
     "forbidden": "our credentials are refused, or a right is missing",
     "gone": "the ticket is gone",
+    "list_empty": "the list is empty, and webhooks told of updates",
     "newer_basis": "something newer happened outside",
     "not_connected": "its address or token is not set",
     "not_found": "no clear answer came, and it is not there",
