@@ -28,7 +28,8 @@ from services.runtime.config import named_setting
 from services.runtime.migrate import SERVICES, EditedMigrationError, migrate
 
 _FIRST_START = """
-INSERT INTO control.switches (process, paused, reason) VALUES ($1, false, 'first start') ON CONFLICT DO NOTHING
+INSERT INTO control.switches (process, paused, reason) SELECT $1, false, 'first start'
+WHERE NOT EXISTS (SELECT FROM control.deleted_switches WHERE process = $1) ON CONFLICT DO NOTHING
 """
 _ADMIN_URL = "NIGHTSHIFT_DATABASE_ADMIN_URL"
 _SECURED_BROKER = ("NIGHTSHIFT_KAFKA_SECURITY_", "NIGHTSHIFT_KAFKA_CA", "NIGHTSHIFT_KAFKA_SASL_")
@@ -199,7 +200,7 @@ class Stack:
 
 
 async def prepare_database(admin_url: str, processes: Sequence[str] = ()) -> None:
-    """Migrate, and give a process that has no switch yet one that is on. Raises StackError.
+    """Migrate, and give a process that never had a switch one that is on. Raises StackError.
 
     A missing row means off; who types `up` means on, and each action still starts in the mode of its process.toml.
     """

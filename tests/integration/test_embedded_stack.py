@@ -92,15 +92,24 @@ async def test_a_database_and_a_broker_of_the_user_are_used_and_none_is_started(
         assert database_url not in (state / "stack.json").read_text()
 
 
-async def test_preparing_a_database_twice_leaves_a_switch_that_a_person_turned_off(database_url: str) -> None:
+@pytest.mark.parametrize(
+    ("turn_off", "found"),
+    [
+        ("UPDATE control.switches SET paused = true WHERE process = 'support'", True),
+        ("DELETE FROM control.switches WHERE process = 'support'", None),
+    ],
+)
+async def test_preparing_a_database_twice_leaves_a_switch_that_a_person_turned_off(
+    database_url: str, turn_off: str, *, found: bool | None
+) -> None:
     await prepare_database(database_url, ["support"])
     connection = await asyncpg.connect(database_url)
     assert await connection.fetchval("SELECT paused FROM control.switches WHERE process = 'support'") is False
-    await connection.execute("UPDATE control.switches SET paused = true WHERE process = 'support'")
+    await connection.execute(turn_off)
 
     await prepare_database(database_url, ["support"])
 
-    assert await connection.fetchval("SELECT paused FROM control.switches WHERE process = 'support'") is True
+    assert await connection.fetchval("SELECT paused FROM control.switches WHERE process = 'support'") is found
     await connection.close()
 
 

@@ -98,6 +98,18 @@ async def test_each_change_raises_the_generation_and_says_so_with_kafka_down(mig
     assert (said[2].reason, said[2].by) == ("over", "ana")
 
 
+@pytest.mark.usefixtures("running")
+async def test_a_switch_that_comes_back_after_it_was_deleted_goes_on_counting(
+    database: Database, migrated: MigratedDatabase
+) -> None:
+    for _ in range(2):
+        await execute(migrated, "DELETE FROM control.switches")
+        await execute(migrated, "INSERT INTO control.switches (process, paused) VALUES ('tiny', false)")
+
+    async with database.transaction() as connection:
+        assert await switches.running_generation(connection, "tiny") == 5
+
+
 async def test_a_person_s_mode_goes_before_the_written_one(database: Database, migrated: MigratedDatabase) -> None:
     await execute(migrated, "INSERT INTO control.modes (process, action, mode) VALUES ('tiny', 'reply', 'act')")
     async with database.connection() as connection:
