@@ -33,7 +33,7 @@ from processes.support import case as cases
 from services.classifier.domain.examples import Example, parse
 from services.classifier.outbound.desk import KnowledgeDesk, Library, library_of
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
-from services.classifier.outbound.nearest import NAME, Nearest
+from services.classifier.outbound.nearest import Nearest
 from services.runtime.process import Process, load
 
 THRESHOLDS = (0.5, 0.65, 0.8, 0.9)
@@ -148,7 +148,7 @@ async def _answers(process: Process, examples: Sequence[Example]) -> list[tuple[
         evals.Eval(text=one.text, expected={"intent": one.label, "language": one.language}, source=one.source)
         for one in examples
     ]
-    rows = (await run_evals(process, asked, model=NAME, times=1)).result.rows
+    rows = (await run_evals(process, asked, Nearest(process), times=1)).result.rows
     said = [(row, row.answers[0]) for row in rows]
     return [(a.confidence if a.verdict == "execute" else 0.0, a.got == row.expected) for row, a in said]
 

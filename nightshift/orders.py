@@ -10,19 +10,34 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 from contracts.envelope import Event
-from contracts.events.control import ApprovalAnswered, CauseAcknowledged, RedriveRequested, SkipRequested
+from contracts.events.control import (
+    ApprovalAnswered,
+    CauseAcknowledged,
+    RedriveRequested,
+    RegimeAdmitted,
+    SkipRequested,
+)
 from nightshift import MendableError
 from services.reporter.domain.views import ApprovalRow, DeadLetterRow
 from services.reporter.outbound import queries
 from services.runtime.postgres import Connection
 
 SOURCE = "nightshift/control"
+REASON_CHARACTERS_MAX = 500
 
 Id = TypeVar("Id", UUID, str)
 
 _APPEND = """
 INSERT INTO control.outbox (event_id, topic, key, headers, body) VALUES ($1, $2, $3, $4::jsonb, $5)
 """
+
+
+def reason_of(given: str) -> str:
+    """What is recorded as the reason. Raises MendableError."""
+    reason = given.strip()
+    if not reason or len(reason) > REASON_CHARACTERS_MAX:
+        raise MendableError(f"say with --reason why, in 1 to {REASON_CHARACTERS_MAX} characters")
+    return reason
 
 
 class NoSuchIdError(MendableError):
@@ -37,7 +52,7 @@ class NoSuchIdError(MendableError):
 
 async def order(
     connection: Connection,
-    data: RedriveRequested | SkipRequested | ApprovalAnswered | CauseAcknowledged,
+    data: RedriveRequested | SkipRequested | ApprovalAnswered | CauseAcknowledged | RegimeAdmitted,
     *,
     process: str,
     case_id: str,

@@ -29,6 +29,7 @@ NEWEST: tuple[type[Fact], ...] = (
     control.RedriveRequested,
     control.SkipRequested,
     control.CauseAcknowledged,
+    control.RegimeAdmitted,
 )
 """The newest version of every event, in travel order."""
 

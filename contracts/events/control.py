@@ -75,3 +75,16 @@ class CauseAcknowledged(Fact):
 
     cause: str
     by: str
+
+
+class RegimeAdmitted(Fact):
+    """A person lets a process be served by a regime without a passed eval on record: by this one, and by no other."""
+
+    TYPE: ClassVar[str] = "regime.admitted.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    model: str
+    regime: str
+    """Digest of all that answers depend on."""
+    reason: str
+    by: str

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from contracts.events.control import CauseAcknowledged, RedriveRequested, SkipRequested
 from nightshift import MendableError
-from nightshift.orders import dead_letter, one_of, order
+from nightshift.orders import dead_letter, one_of, order, reason_of
 from nightshift.reach import Json, State, as_json, database, run, who
 from services.reporter.domain.sentences import ORDERED, said_of
 from services.reporter.domain.views import CauseRow, DeadLetterRow
@@ -19,7 +19,6 @@ from services.runtime.postgres import Connection
 
 app = typer.Typer()
 
-REASON_CHARACTERS_MAX = 500
 ACKNOWLEDGE = """
 UPDATE reporter.causes SET acknowledged_at = clock_timestamp(), acknowledged_by = $2, asked_since = NULL,
                            escalated_at = NULL WHERE cause = $1
@@ -104,10 +103,7 @@ def skip(
     json: Json = False,
 ) -> None:
     """End a dead letter undone: the case goes on without that work, and shows as skipped. There is no way back."""
-    why = reason.strip()
-    if not why or len(why) > REASON_CHARACTERS_MAX:
-        raise MendableError(f"say with --reason why, in 1 to {REASON_CHARACTERS_MAX} characters")
-    row = run(_skip(state, letter, why))
+    row = run(_skip(state, letter, reason_of(reason)))
     if json:
         as_json(_named(row))
         return

@@ -29,37 +29,48 @@ def eval_(
     model: Annotated[str | None, typer.Option(help="`nearest` or `claude:<model>`; else the settings say.")] = None,
     times: Annotated[int, typer.Option(min=1, max=20, help="Ask so often about each; more than 1 shows flicker.")] = 1,
     against: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The result of what is live: what newly fails blocks.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The record of what is live; else this model's, in the process's folder."),
     ] = None,
     accept: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="This one may be answered otherwise; may be repeated.")
     ] = None,
-    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result, for git to hold.")] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Where it passes, put it on record in the process's folder.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run evals.jsonl of a process through its model and its rules. Nothing is sent, and nothing that runs is needed.
 
     The customer is one of whom the books know nothing: no order, no earlier ticket. Exit code 0: passed; 1: blocked, by
-    a floor of process.toml, by an eval that must pass, or by one that was right in --against and is not accepted.
+    a floor of process.toml, by an eval that must pass, or by one that was right before and is not accepted. What has no
+    record no classifier serves: a changed prompt, model, schema, example or passage waits for it.
     """
     loaded = process_named(process)
     from nightshift.evals import examples, result, run as runs  # noqa: PLC0415  # a model's libraries take seconds to load
+    from nightshift.trial import provider_named  # noqa: PLC0415
+    from services.classifier.domain.regime import record_of  # noqa: PLC0415
 
     evals = examples.read(loaded.folder / examples.FILE, loaded.Proposal)
-    before = None if against is None else result.from_lines(_text_of(against), str(against))
     _check_floors([*loaded.settings.evals.floors], [*loaded.Proposal.model_fields])
     accepted = frozenset(accept or ())
     if unknown := sorted(accepted - {one.id for one in evals}):
         raise MendableError(f"--accept {unknown[0]}: no eval has this id")
+    provider = provider_named(loaded, model)
+    record = loaded.folder / record_of(provider.name)
+    known = against or (record if record.exists() else None)
+    before = None if known is None else result.from_lines(_text_of(known), str(known))
     with progress.bar() as told:
-        ran = run(runs.run_evals(loaded, evals, model=model, times=times, progress=told))
+        ran = run(runs.run_evals(loaded, evals, provider, times=times, progress=told))
     compared = result.compare(ran.result, before, floors=loaded.settings.evals.floors, accepted=accepted)
-    if write is not None:
-        write.write_text(ran.result.to_lines(), encoding="utf-8")
+    written = record if write and not compared.blocks else None
+    if written is not None:
+        written.write_text(ran.result.as_passed(before, compared.newly_wrong).to_lines(), encoding="utf-8")
     if json:
-        as_json(_told(ran, compared))
+        as_json(_told(ran, compared, written))
     else:
         _show(progress.answers(), ran, compared, {one.id: one.text for one in evals})
+        print(_said_of(written, compared))
     raise typer.Exit(BLOCKED if compared.blocks else PASSED)
 
 
@@ -76,7 +87,15 @@ def _check_floors(floors: list[str], fields: list[str]) -> None:
             raise MendableError(f"process.toml, evals.floors.{name}: the proposal has {', '.join(fields)}")
 
 
-def _told(ran: "Ran", compared: "Comparison") -> dict[str, object]:
+def _said_of(written: Path | None, compared: "Comparison") -> str:
+    if compared.blocks:
+        return "not on record: what blocks must be mended, or accepted with --accept"
+    if written is None:
+        return "not on record yet: --write puts it there"
+    return f"on record in {written}: commit it with the change"
+
+
+def _told(ran: "Ran", compared: "Comparison", written: Path | None) -> dict[str, object]:
     found = ran.result
     shares = {
         name: {"right": share.right, "of": share.of, "interval": share.interval}
@@ -91,7 +110,8 @@ def _told(ran: "Ran", compared: "Comparison") -> dict[str, object]:
         "cost_usd": str(found.cost_usd),
         "blocks": compared.blocks,
         "newly_right": [flip.row.id for flip in compared.flips if flip.better],
-        "newly_wrong": [flip.row.id for flip in compared.flips if not flip.better],
+        "newly_wrong": sorted(compared.newly_wrong),
+        "record": None if written is None else str(written),
     }
 
 

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nightshift.reach import Json, State, as_json, database, run
-from services.reporter.domain.views import Status
+from services.reporter.domain.views import RegimeRow, Status
 from services.reporter.outbound import queries
 
 app = typer.Typer()
@@ -40,11 +40,22 @@ def status(state: State, *, json: Json = False) -> None:
         word, style = ("paused", "bold red") if switch.paused else ("running", "green")
         told = f"  {switch.changed_by}: {switch.reason}" if switch.reason else f"  {switch.changed_by}"
         console.print(Text.assemble((f"{switch.process} {word}", style), told, f" (generation {switch.generation})"))
+    for regime in stands.regimes:
+        console.print(_regime(regime))
     console.print(_figures(stands, deliveries, oldest))
     if stands.intake_marked:
         console.print(_marked(stands))
     if stands.errors:
         console.print(_errors(stands))
+
+
+def _regime(row: RegimeRow) -> Text:
+    which = f"{row.model}, regime {row.regime[:16]}"
+    if row.admitted_at is not None:
+        return Text(f"{row.process} is served without a passed eval of {which}: {row.admitted_by} let it: {row.reason}")
+    mend = f"`nightshift eval {row.process} --write` and start again, or `nightshift admit {row.process} --reason WHY`"
+    since = f"since {row.since:%m-%d %H:%M} UTC"
+    return Text.assemble((f"{row.process} is not served", "bold red"), f" {since}: no passed eval of {which}: {mend}")
 
 
 def _figures(stands: Status, deliveries: Mapping[str, int], oldest: float | None) -> Table:

@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `mode`, `modes`: whether a process may act, and how far."""
+"""`pause`, `resume`, `mode`, `modes`, `admit`: whether a process may act, how far, and by which regime."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from contracts.decision import Mode
+from contracts.events.control import RegimeAdmitted
 from nightshift import MendableError
+from nightshift.orders import one_of, order, reason_of
 from nightshift.reach import Json, State, as_json, database, folder_of, process_named, run, who
 from services.runtime.process import Process
 
@@ -24,6 +26,11 @@ _SET_MODE = """
 INSERT INTO control.modes (process, action, mode, changed_by) VALUES ($1, $2, $3, $4)
 ON CONFLICT (process, action) DO UPDATE
 SET mode = excluded.mode, changed_by = excluded.changed_by, changed_at = clock_timestamp()
+"""
+_WAITING = "SELECT regime FROM control.live_regimes WHERE process = $1 AND admitted_at IS NULL ORDER BY model"
+_ADMIT = """
+UPDATE control.regimes SET admitted_at = clock_timestamp(), admitted_by = $3, reason = $4
+WHERE process = $1 AND regime = $2 RETURNING model
 """
 _MODES = "SELECT action, mode, changed_by, changed_at FROM control.modes WHERE process = $1"
 
@@ -75,6 +82,24 @@ def modes(process: ProcessName, state: State, *, json: Json = False) -> None:
     Console().print(table)
 
 
+@app.command()
+def admit(
+    process: ProcessName,
+    state: State,
+    *,
+    regime: Annotated[
+        str, typer.Option(metavar="REGIME", help="Where several wait: this one; its first characters will do.")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Why it goes without a passed eval; it is recorded.")],
+) -> None:
+    """Let a process be served without a passed eval of the regime that waits now; the next change waits again.
+
+    Better is `nightshift eval PROCESS --write`, committed and started anew.
+    """
+    admitted = run(_admit(state, folder_of(process).name, regime, reason_of(reason)))
+    print(f"{process} is served: {admitted.model} is asked without a passed eval (regime {admitted.regime[:16]})")
+
+
 async def _switch(state: Path, process: str, reason: str, *, paused: bool) -> int:
     async with database(state) as connection:
         generation: int = await connection.fetchval(_SWITCH, process, paused, reason, who())
@@ -84,6 +109,19 @@ async def _switch(state: Path, process: str, reason: str, *, paused: bool) -> in
 async def _set_mode(state: Path, process: str, action: str, mode: Mode) -> None:
     async with database(state) as connection:
         await connection.execute(_SET_MODE, process, action, mode, who())
+
+
+async def _admit(state: Path, process: str, regime: str, reason: str) -> RegimeAdmitted:
+    """What is let through and what is said commit together."""
+    async with database(state) as connection, connection.transaction():
+        waiting = [row["regime"] for row in await connection.fetch(_WAITING, process)]
+        if not waiting:
+            raise MendableError(f"{process} waits for nobody: a running classifier serves it, or none runs")
+        wanted = one_of(waiting, regime, what="regime", command="status")
+        model = await connection.fetchval(_ADMIT, process, wanted, who(), reason)
+        admitted = RegimeAdmitted(model=model, regime=wanted, reason=reason, by=who())
+        await order(connection, admitted, process=process, case_id=process)
+        return admitted
 
 
 async def _modes(state: Path, process: Process) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nightshift import MendableError
+from services.classifier.domain.regime import Passed, Record
 
 SIGNIFICANT_ABOVE = 200
 """So many evals are needed for a test of significance to say more than a person who reads what changed."""
@@ -71,13 +72,11 @@ class Share(NamedTuple):
         return (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
 
 
-class Result(_Strict):
-    """One run of all evals of a process."""
+class Result(Record):
+    """One run of all evals of a process; the record by which a classifier serves the regime, where it passed."""
 
-    process: str
-    model: str
-    regime: str
-    """Digest of all that answers depend on (services/classifier/domain/regime.py)."""
+    model_config = ConfigDict(extra="forbid")
+
     evals: str
     """Digest of the evals."""
     times: int
@@ -118,6 +117,14 @@ class Result(_Strict):
         wrong = [(row, a) for row in self.rows for a in row.answers[:1] if a.got != row.expected]
         return sorted(wrong, key=lambda pair: -pair[1].confidence)
 
+    def as_passed(self, before: "Result | None", accepted: frozenset[str]) -> "Result":
+        """As it goes on record. The same regime asked again is still the one that was compared with another."""
+        if before is not None and before.passed is not None and before.regime == self.regime:
+            against, accepted = before.passed.against, accepted | {*before.passed.accepted}
+        else:
+            against = None if before is None else before.regime
+        return self.model_copy(update={"passed": Passed(against=against, accepted=tuple(sorted(accepted)))})
+
     def to_lines(self) -> str:
         """JSON with a row a line: a change of one answer is a change of one line."""
         head = self.model_dump_json(exclude={"rows"})[:-1]
@@ -154,6 +161,11 @@ class Comparison(NamedTuple):
     blocks: Sequence[str]
     """Why it does not pass; nothing where it does."""
     flips: Sequence[Flip]
+
+    @property
+    def newly_wrong(self) -> frozenset[str]:
+        """By id."""
+        return frozenset(flip.row.id for flip in self.flips if not flip.better)
 
 
 def compare(

@@ -11,10 +11,9 @@ from contracts.decision import verdict_of
 from nightshift.evals.examples import Eval
 from nightshift.evals.result import Answered, Result, Row
 from nightshift.progress import Progress, silent
-from nightshift.trial import Customer, Tried, attempt_with, provider_named
-from services.classifier.domain.regime import regime_of
-from services.classifier.handlers.ask_model import Accepted
+from nightshift.trial import Customer, Tried, attempt_with
 from services.classifier.outbound.desk import KnowledgeDesk
+from services.classifier.ports import Provider
 from services.runtime.process import Process
 
 AT_ONCE = 4
@@ -38,10 +37,9 @@ class Ran:
 
 
 async def run_evals(
-    process: Process, evals: Sequence[Eval], *, model: str | None, times: int, progress: Progress = silent
+    process: Process, evals: Sequence[Eval], provider: Provider, *, times: int, progress: Progress = silent
 ) -> Ran:
-    """Ask `times` about each eval. Raises MendableError for a model that is not there, or does not answer."""
-    provider, desk = provider_named(process, model), KnowledgeDesk(process)
+    """Ask `times` about each eval. Raises MendableError for a model that does not answer."""
     sources = dict.fromkeys(process.settings.sources, _NoRows())
     free, done = asyncio.Semaphore(AT_ONCE), 0
 
@@ -57,11 +55,10 @@ async def run_evals(
         tasks = [[group.create_task(tried(one)) for _ in range(times)] for one in evals]
     answers = [[task.result() for task in of_one] for of_one in tasks]
     everything = [one for of_one in answers for one in of_one]
-    answered_by = next((one.answer.model for one in everything if isinstance(one.answer, Accepted)), provider.name)
     result = Result(
         process=process.name,
-        model=answered_by,
-        regime=regime_of(desk.made_from(answered_by, everything[0].ask)),
+        model=provider.name,
+        regime=KnowledgeDesk(process).regime(provider.name),
         evals=digest_of(evals),
         times=times,
         cost_usd=sum((one.spent.cost_usd for one in everything), start=Decimal(0)),

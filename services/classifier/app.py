@@ -15,6 +15,7 @@ from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
 from services.classifier.outbound import ollama
+from services.classifier.outbound.admission import Admission
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.doors import PacedReads
@@ -55,10 +56,15 @@ async def run() -> None:
         relay = Relay(database, "classifier", producer, publishing)
         models = {name: models_of(process, settings) for name, process in processes.items()}
         budgets = {name: PostgresBudget(database, process) for name, process in processes.items()}
+        admissions = {
+            name: Admission(database, process, _regimes(process, models[name])) for name, process in processes.items()
+        }
         workers = [
             worker
             for name, process in processes.items()
-            for worker in _workers(process, models[name], budgets[name], settings, database, client, publishing)
+            for worker in _workers(
+                process, models[name], budgets[name], admissions[name], settings, database, client, publishing
+            )
         ]
         inbox = Inbox(database, "classifier", handlers(processes))
         link = Link(
@@ -89,6 +95,7 @@ async def run() -> None:
                 lag.run,
                 making_months(database, ["classifier.outbox"]),
                 *(budget.run for budget in budgets.values()),
+                *(admission.run for admission in admissions.values()),
                 *(worker.run for worker in workers),
             ],
             grace_seconds=settings.grace_seconds,
@@ -140,10 +147,17 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
     )
 
 
+def _regimes(process: Process, models: Sequence[Provider]) -> dict[str, str]:
+    """By the name of each model that may answer."""
+    desk = KnowledgeDesk(process)
+    return {model.name: desk.regime(model.name) for model in models}
+
+
 def _workers(
     process: Process,
     models: Sequence[Provider],
     budget: Budget,
+    admission: Admission,
     settings: Settings,
     database: Database,
     client: httpx.AsyncClient,
@@ -166,8 +180,9 @@ def _workers(
     reading = ReadHinted(
         database=database, process=process, doors=doors, reads_at_once=asyncio.Semaphore(settings.asks_at_once)
     )
-    proposers = [_worker(process, database, PROPOSE, proposing, [publishing]) for _ in range(2)]
-    return [*proposers, _worker(process, database, READ, reading, [publishing, *(worker.wake for worker in proposers)])]
+    proposers = [_worker(process, database, admission, PROPOSE, proposing, [publishing]) for _ in range(2)]
+    woken_after = [publishing, *(worker.wake for worker in proposers)]
+    return [*proposers, _worker(process, database, admission, READ, reading, woken_after)]
 
 
 def _finds(models: Sequence[Provider], process: Process, database: Database) -> Finds | None:
@@ -178,7 +193,12 @@ def _finds(models: Sequence[Provider], process: Process, database: Database) -> 
 
 
 def _worker(
-    process: Process, database: Database, kind: str, work: Proposing | ReadHinted, woken_after: Sequence[Wake]
+    process: Process,
+    database: Database,
+    admission: Admission,
+    kind: str,
+    work: Proposing | ReadHinted,
+    woken_after: Sequence[Wake],
 ) -> Worker:
     return Worker(
         database=database,
@@ -190,6 +210,7 @@ def _worker(
         attempts_max=process.settings.limits.attempts_max,
         lease_seconds=LEASE_SECONDS,
         batch_max=BATCH_MAX,
+        may_claim=admission.given,
         woken_after=woken_after,
     )
 

@@ -162,6 +162,8 @@ class Worker:
     lease_seconds: float
     batch_max: int = 64
     obeys_switch: bool = True
+    may_claim: Callable[[], bool] = lambda: True
+    """Asked before each claim. Where it says no, work waits, and that is no fault of the worker's."""
     wake: Wake = field(default_factory=Wake)
     woken_after: Sequence[Wake] = ()
     """Who is told when results were committed: the relay, for one."""
@@ -245,7 +247,9 @@ class Worker:
             log.warning("a lease cannot be kept", kind=self.kind, error=type(error).__name__)
 
     async def claim(self) -> list[Claim]:
-        """Take what is due, up to `batch_max`; nothing while the process is paused."""
+        """Take what is due, up to `batch_max`; nothing while the process is paused or `may_claim` says no."""
+        if not self.may_claim():
+            return []
         lease = timedelta(seconds=self.lease_seconds)
         async with self.database.connection() as connection:
             rows = await connection.fetch(_CLAIM, self.process, self.kind, self.batch_max, lease, self.obeys_switch)
@@ -362,7 +366,9 @@ class Worker:
             await outbox.append(connection, events)
 
     async def oldest_claimable_seconds(self) -> float:
-        """How long the longest waiting piece of work has been claimable; 0.0 when none is, or the process is paused."""
+        """How long the longest waiting piece of work has been claimable; 0.0 when none is, or nobody may claim it."""
+        if not self.may_claim():
+            return 0.0
         async with self.database.transaction() as connection:
             if self.obeys_switch and await switches.running_generation(connection, self.process) is None:
                 return 0.0

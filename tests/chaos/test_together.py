@@ -16,6 +16,7 @@ from tests.chaos.conftest import Chaos
 from tests.chaos.model import Model
 from tests.chaos.system import LOOK_SECONDS, Plan, System
 from tests.chaos.troubles import MOMENTS, broker_killed, cut_one_by_one, locked, postgres_killed
+from tests.fakes.admitted import admitted
 from tests.fakes.world import served
 
 BETWEEN_SECONDS = (1.0, 4.0)
@@ -42,6 +43,7 @@ async def test_a_night_of_all_troubles_together_loses_nothing_and_does_nothing_t
         }
         plan = Plan(proxied=True, overrides=TOLERANT, settings=settings)
         async with chaos.system(plan) as system, asyncio.TaskGroup() as group:
+            await admitted(system.admin_url, PROCESS)
             system.clock.ahead = AHEAD
             playing = group.create_task(system.nights(over, int(NIGHT_SECONDS * TICKETS_PER_SECOND), NIGHT_SECONDS))
             hands = (servers(system), services(system, died), outside(system, asked))

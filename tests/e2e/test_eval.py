@@ -10,7 +10,6 @@ from typer.testing import CliRunner, Result
 
 from nightshift.__main__ import build
 from nightshift.evals.result import from_lines
-from nightshift.supervisor import PROJECT
 from services.runtime.process import SHIPPED
 from tests.readme import from_readme
 
@@ -21,16 +20,30 @@ def typed(*arguments: str) -> Result:
     return CliRunner().invoke(build(), ["eval", *arguments])
 
 
-def test_the_recorded_result_of_nearest_is_the_one_of_today_s_prompt_examples_and_knowledge(tmp_path: Path) -> None:
-    """Whoever changes one of them runs the evals and commits what they say."""
-    against = from_readme("nightshift eval support --against processes/support/evals.nearest.json")
-    write = from_readme("nightshift eval support --write processes/support/evals.nearest.json")
-    assert RECORD == PROJECT / shlex.split(against)[-1] == PROJECT / shlex.split(write)[-1]
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the support process, which the commands take."""
+    monkeypatch.setenv("NIGHTSHIFT_PROCESSES_FOLDER", str(tmp_path))
+    return shutil.copytree(SHIPPED / "support", tmp_path / "support")
 
-    done = typed("support", "--against", str(RECORD), "--write", str(tmp_path / "now.json"))
+
+def test_the_recorded_result_of_nearest_is_the_one_of_today_s_prompt_examples_and_knowledge(folder: Path) -> None:
+    """Whoever changes one of them runs the evals and commits what they say."""
+    done = typed("support", "--write")
 
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "now.json").read_text() == RECORD.read_text()
+    assert (folder / RECORD.name).read_text() == RECORD.read_text()
+
+
+def test_what_does_not_pass_is_not_put_on_record(folder: Path) -> None:
+    settings = (folder / "process.toml").read_text()
+    (folder / "process.toml").write_text(settings.replace("[evals.floors]", "[evals.floors]\nconfidence = 1.0"))
+
+    blocked = typed("support", "--write")
+
+    assert blocked.exit_code == 1
+    assert "not on record" in blocked.output
+    assert (folder / RECORD.name).read_text() == RECORD.read_text()
 
 
 def test_what_was_right_before_and_is_wrong_blocks_until_it_is_accepted(tmp_path: Path) -> None:
@@ -47,10 +60,11 @@ def test_what_was_right_before_and_is_wrong_blocks_until_it_is_accepted(tmp_path
         }
     )
     (before := tmp_path / "before.json").write_text(flattered.to_lines())
+    against = shlex.split(from_readme("--against FILE").replace("FILE", str(before)))
 
-    blocked = typed("support", "--against", str(before), "--json")
+    blocked = typed("support", *against, "--json")
     accept = shlex.split(from_readme("--accept ID").replace("ID", wrong.id))
-    accepted = typed("support", "--against", str(before), *accept)
+    accepted = typed("support", *against, *accept)
 
     assert blocked.exit_code == 1
     assert json.loads(blocked.output)["newly_wrong"] == [wrong.id]
@@ -59,11 +73,9 @@ def test_what_was_right_before_and_is_wrong_blocks_until_it_is_accepted(tmp_path
     assert f"newly wrong: {wrong.id}" in accepted.output
 
 
-def test_an_examples_file_that_changed_is_another_regime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(SHIPPED / "support", folder := tmp_path / "support")
+def test_an_examples_file_that_changed_is_another_regime(folder: Path) -> None:
     lines = (folder / "examples.jsonl").read_text().splitlines()
     (folder / "examples.jsonl").write_text("\n".join(lines[:-1]))
-    monkeypatch.setenv("NIGHTSHIFT_PROCESSES_FOLDER", str(tmp_path))
 
     done = typed("support", *shlex.split(from_readme("--model nearest")), "--json")
 

@@ -7,7 +7,6 @@ from decimal import Decimal
 
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.proposals import ProposalFailed, ProposalMade
-from services.classifier.domain.regime import regime_of
 from services.classifier.outbound.patient import FAILURES_MAX, PatientProvider
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import tiny
@@ -46,7 +45,7 @@ async def desk(migrated: MigratedDatabase, claude: FakeAnthropic, ollama: FakeOl
         yield Desk(made, claude, ollama)
 
 
-async def test_the_fallback_answers_at_once_under_its_own_name_and_regime_and_the_event_says_who_failed(
+async def test_the_fallback_answers_at_once_under_its_own_name_and_the_event_says_who_failed(
     migrated: MigratedDatabase,
 ) -> None:
     async with desk(migrated, FakeAnthropic(GOOD), FakeOllama(GOOD)) as found:
@@ -58,7 +57,6 @@ async def test_the_fallback_answers_at_once_under_its_own_name_and_regime_and_th
         assert (by_claude.made_from.model, by_claude.failed) == (CLAUDE, ())
         assert by_ollama.made_from.model == OLLAMA
         assert [(one.model, one.code) for one in by_ollama.failed] == [(CLAUDE, "model_overloaded")]
-        assert regime_of(by_claude.made_from) != regime_of(by_ollama.made_from)
 
 
 async def test_what_the_first_choice_took_counts_and_each_call_stands_in_the_ledger_under_its_model(

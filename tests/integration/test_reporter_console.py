@@ -418,6 +418,24 @@ async def test_a_paused_process_is_told_on_the_first_page(migrated: MigratedData
     assert "odd replies" in page
 
 
+async def test_a_process_that_is_not_served_is_told_on_the_first_page_until_somebody_admits_its_regime(
+    migrated: MigratedDatabase, site: Site
+) -> None:
+    await site.take(night(5))
+    await site.sign_in()
+    async with connect(migrated.admin_url, schema="control", connections_max=1) as database, database.connection() as c:
+        await c.execute("INSERT INTO control.regimes (process, model, regime) VALUES ('support', 'nearest', 'abc')")
+        waiting = await site.page("/")
+        await c.execute("UPDATE control.regimes SET admitted_at = now(), admitted_by = 'ana', reason = 'a <typo>'")
+        admitted = await site.page("/")
+
+    assert "support is not served" in waiting
+    assert "nightshift eval support --write" in waiting
+    assert "support is not served" not in admitted
+    assert "ana let it" in admitted
+    assert "a &lt;typo&gt;" in admitted
+
+
 async def test_a_process_is_paused_in_the_console(migrated: MigratedDatabase, site: Site) -> None:
     await site.take(night(5))
     await site.sign_in()

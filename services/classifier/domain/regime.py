@@ -1,15 +1,55 @@
-"""A regime: all that an answer depends on, the case and its facts apart."""
+"""A regime: all that an answer depends on, the case and its facts apart; and the record that it passed its evals."""
 
 import hashlib
 import json
+import re
+from typing import Final
 
-from contracts.events.proposals import MadeFrom
+from pydantic import BaseModel, ConfigDict
+
+RECORDS: Final = "evals.*.json"
+"""Of the records in a process's folder, one a model."""
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def regime_of(made_from: MadeFrom) -> str:
-    """Digest of model, prompt, schema, examples and knowledge. Equal regimes answer alike, as far as a model does.
+def regime_of(*, model: str, prompt: str, output_schema: str, examples: str, knowledge: str) -> str:
+    """Digest of the model's name and the digests of the rest. Equal regimes answer alike, as far as a model does.
 
-    Limits of the rules are no part of it: they change what is done about an answer, and are tested as rules.
+    `knowledge` covers how passages are found. Limits of the rules are no part: they change what is done about an
+    answer, and are tested as rules.
     """
-    parts = made_from.model_dump(mode="json", include={"model", "prompt", "output_schema", "examples", "index_version"})
+    parts = {
+        "model": model,
+        "prompt": prompt,
+        "output_schema": output_schema,
+        "examples": examples,
+        "knowledge": knowledge,
+    }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def record_of(model: str) -> str:
+    """The file's name: `evals.claude-claude-haiku-4-5.json` of `claude:claude-haiku-4-5`."""
+    return f"evals.{_NOT_IN_A_NAME.sub('-', model)}.json"
+
+
+class Passed(BaseModel):
+    """Nothing stood against it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    against: str | None
+    """The regime that it was compared with; none was there before the first."""
+    accepted: tuple[str, ...] = ()
+    """Evals that a person let newly fail, by id."""
+
+
+class Record(BaseModel):
+    """What a classifier asks of a result of `nightshift eval`; the rest is for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    process: str
+    model: str
+    regime: str
+    passed: Passed | None = None

@@ -11,6 +11,7 @@ from contracts.events.proposals import MadeFrom, PassageUsed
 from contracts.knowledge import Passage, Question
 from services.classifier.domain import knowledge, prompt
 from services.classifier.domain.examples import Example, Examples, ExamplesInvalidError, Vote, parse
+from services.classifier.domain.regime import regime_of
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
 from services.classifier.ports import Ask, Finds, Found
 from services.runtime.process import Process
@@ -106,6 +107,16 @@ class KnowledgeDesk:
             settings=self._process.policy_digest,
             index_version=ask.index_version,
             passages=tuple(map(_used, ask.passages)),
+        )
+
+    def regime(self, model: str) -> str:
+        """Of the process's own files as they were loaded, and a model by the name it is asked for with."""
+        return regime_of(
+            model=model,
+            prompt=_digest(self._instructions),
+            output_schema=self._schema_digest,
+            examples=self._library.examples_digest,
+            knowledge=self._library.index_version,
         )
 
     @cached_property

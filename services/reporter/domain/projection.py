@@ -10,7 +10,7 @@ from typing import Literal
 from contracts.base import Contract
 from contracts.basis import version_of
 from contracts.events.cases import CaseChanged, IntakeReconciled
-from contracts.events.control import CauseAcknowledged, ProcessPaused, ProcessResumed
+from contracts.events.control import CauseAcknowledged, ProcessPaused, ProcessResumed, RegimeAdmitted
 from contracts.events.decisions import DecisionMade
 from contracts.events.proposals import BudgetExhausted, ProposalMade
 from services.reporter.domain import effects, intake, runs, sla
@@ -30,7 +30,7 @@ from services.reporter.domain.views import (
 VERSION = 7
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
-OF_NO_CASE = (ProcessPaused, ProcessResumed, CauseAcknowledged, IntakeReconciled, BudgetExhausted)
+OF_NO_CASE = (ProcessPaused, ProcessResumed, CauseAcknowledged, RegimeAdmitted, IntakeReconciled, BudgetExhausted)
 """Their subject is a process, an hour of intake, or a budget."""
 NOT_CONNECTED = "not_connected"
 """The code of an effect whose destination has no address: it was certainly not sent."""

@@ -261,6 +261,14 @@ def _acknowledged_cause(data: control.CauseAcknowledged) -> Told:
     return Told(data.by, f"{data.by} looked at {data.cause} and will see to it.")
 
 
+def _admitted(data: control.RegimeAdmitted) -> Told:
+    return Told(
+        data.by,
+        f"{data.by} let {data.model} be asked without a passed eval (regime {data.regime[:16]}): "
+        f"{data.reason.rstrip('.')}.",
+    )
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -289,6 +297,7 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     control.RedriveRequested.TYPE: _redrive,
     control.SkipRequested.TYPE: _skip,
     control.CauseAcknowledged.TYPE: _acknowledged_cause,
+    control.RegimeAdmitted.TYPE: _admitted,
 }
 """By type and version, in the order in which a case meets them."""
 ORDER = {name: number for number, name in enumerate(SENTENCES)}

@@ -263,6 +263,19 @@ class Switch(Contract):
     changed_at: AwareDatetime
 
 
+class RegimeRow(Contract):
+    """What a process's model is asked by, without a passed eval on record."""
+
+    process: str
+    model: str
+    regime: str
+    since: AwareDatetime
+    admitted_at: AwareDatetime | None
+    """None: the process is not served, and its work waits."""
+    admitted_by: str | None
+    reason: str | None
+
+
 class Day(Contract):
     """One UTC day."""
 
@@ -297,6 +310,8 @@ class Status(Contract):
     """Age of the oldest run that nothing was decided about."""
     sla: SlaStatus
     switches: tuple[Switch, ...]
+    regimes: tuple[RegimeRow, ...]
+    """Those in use, or waiting for it, that have no passed eval on record; usually none."""
     intake: dict[str, int]
     """Hours of the last days by state, beside the provider's own list."""
     intake_marked: tuple[IntakeRow, ...]

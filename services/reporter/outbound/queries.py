@@ -1,7 +1,7 @@
 """What people and programs ask the reporter.
 
 Each function needs a connection with rights on schema reporter (`timeline` reads vault.case_keys, `status` reads
-control.switches); every read is by index or from running sums, whatever the number of cases.
+control); every read is by index or from running sums, whatever the number of cases.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,7 @@ from services.reporter.domain.views import (
     IntakeRow,
     Latency,
     Line,
+    RegimeRow,
     RunRow,
     SlaStatus,
     Status,
@@ -78,6 +79,10 @@ ORDER BY at DESC, case_id LIMIT $3
 _SWITCHES = """
 SELECT process, paused, reason, generation, changed_by, changed_at FROM control.switches
 WHERE $1::text IS NULL OR process = $1 ORDER BY process
+"""
+_REGIMES = """
+SELECT process, model, regime, since, admitted_at, admitted_by, reason FROM control.live_regimes
+WHERE $1::text IS NULL OR process = $1 ORDER BY process, model, regime
 """
 _CASES = """
 SELECT row::text, at, case_id FROM reporter.projections
@@ -144,6 +149,7 @@ async def status(connection: Connection, *, process: str | None = None, at: date
         oldest_waiting_seconds=None if oldest is None else max(0.0, (now - oldest).total_seconds()),
         sla=_sla(ever, overdue=due["overdue"], due_soon=due["soon"]),
         switches=tuple(Switch(**row) for row in await connection.fetch(_SWITCHES, process)),
+        regimes=tuple(RegimeRow(**row) for row in await connection.fetch(_REGIMES, process)),
         intake=intake,
         intake_marked=tuple(IntakeRow.model_validate_json(row[0]) for row in marked),
         days=tuple(_day(day, sums[day]) for day in days),

@@ -167,3 +167,16 @@ def test_a_result_is_read_as_it_was_written_and_a_changed_answer_is_a_changed_li
 def test_a_file_that_is_no_result_is_told_with_the_mend() -> None:
     with pytest.raises(ResultInvalidError, match=r"baseline\.json is no result .* write it anew with --write"):
         from_lines('{"process": "tiny"}', "baseline.json")
+
+
+def test_what_is_put_on_record_says_what_it_was_compared_with_and_what_was_let_fail() -> None:
+    before = result(row("1", "a"))
+    first = before.as_passed(None, frozenset()).passed
+    changed = result(row("1", "b")).model_copy(update={"regime": "s"}).as_passed(before, frozenset("1"))
+    again = result(row("1", "b")).model_copy(update={"regime": "s"}).as_passed(changed, frozenset())
+
+    assert first is not None
+    assert (first.against, first.accepted) == (None, ())
+    assert changed.passed is not None
+    assert (changed.passed.against, changed.passed.accepted) == ("r", ("1",))
+    assert again.passed == changed.passed, "asked again it is still the one that was compared"

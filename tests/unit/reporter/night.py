@@ -18,6 +18,7 @@ from contracts.events.control import (
     ProcessPaused,
     ProcessResumed,
     RedriveRequested,
+    RegimeAdmitted,
     SkipRequested,
 )
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
@@ -340,12 +341,13 @@ _END = {
 
 
 def switch_events() -> list[Event[Fact]]:
-    """A pause and its end, and a cause that somebody sees to; their subject is the process."""
+    """A pause and its end, a cause that somebody sees to, a regime let through; their subject is the process."""
     story = Story("switch", START)
     story.case_id = "support"
     story.say(ProcessPaused(generation=2, reason="odd replies", by="kim"))
     story.say(ProcessResumed(generation=3, reason="mended", by="kim"), 900)
     story.say(CauseAcknowledged(cause="3f2a9c01d4e7", by="kim"))
+    story.say(RegimeAdmitted(model="nearest", regime="870a523752f9", reason="a typing error", by="kim"))
     return story.events
 
 

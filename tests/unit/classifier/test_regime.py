@@ -1,0 +1,72 @@
+"""A regime's digest, and the name of its record."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.classifier.domain.regime import record_of
+from services.classifier.outbound.desk import KnowledgeDesk
+from services.runtime.process import SHIPPED, load
+
+
+def regime(root: Path, model: str = "nearest") -> str:
+    return KnowledgeDesk(load("support", root)).regime(model)
+
+
+def append(name: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        with (folder / name).open("a") as file:
+            file.write("\nOne more word.\n")
+
+    return change
+
+
+def drop_an_example(folder: Path) -> None:
+    _, others = (folder / "examples.jsonl").read_text().split("\n", 1)
+    (folder / "examples.jsonl").write_text(others)
+
+
+def rename_a_group(folder: Path) -> None:
+    toml = (folder / "process.toml").read_text()
+    (folder / "process.toml").write_text(toml.replace("[policy.groups]", '[policy.groups]\n"night owls" = 7'))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(append("steps/answer/prompt.md"), id="prompt"),
+        pytest.param(append("knowledge/review.md"), id="knowledge"),
+        pytest.param(lambda folder: (folder / "knowledge/review.md").unlink(), id="a passage less"),
+        pytest.param(drop_an_example, id="examples"),
+        pytest.param(rename_a_group, id="words of the policy that the prompt names"),
+    ],
+)
+def test_what_an_answer_depends_on_changes_the_regime(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    change(shutil.copytree(SHIPPED / "support", tmp_path / "support"))
+
+    assert regime(tmp_path) != regime(SHIPPED)
+
+
+def test_another_model_is_another_regime() -> None:
+    assert regime(SHIPPED, "claude:claude-haiku-4-5") != regime(SHIPPED)
+
+
+def test_what_the_rules_do_about_an_answer_is_no_part_of_it(tmp_path: Path) -> None:
+    toml = shutil.copytree(SHIPPED / "support", tmp_path / "support") / "process.toml"
+    toml.write_text(toml.read_text().replace("settle_seconds = ", "settle_seconds = 1"))
+
+    assert regime(tmp_path) == regime(SHIPPED)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("nearest", "evals.nearest.json"),
+        ("claude:claude-haiku-4-5", "evals.claude-claude-haiku-4-5.json"),
+        ("ollama:hf.co/a/b:q4", "evals.ollama-hf.co-a-b-q4.json"),
+    ],
+)
+def test_a_record_is_named_by_its_model(model: str, name: str) -> None:
+    assert record_of(model) == name
