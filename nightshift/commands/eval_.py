@@ -1,6 +1,7 @@
 """`nightshift eval PROCESS`: how often a model is right about labelled cases, and whether a change may go live."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from nightshift import MendableError, progress
-from nightshift.reach import Json, as_json, process_named, run
+from nightshift.reach import Json, State, as_json, database, process_named, run
 
 if TYPE_CHECKING:
+    from nightshift.evals.examples import Eval
+    from nightshift.evals.from_log import Candidates
     from nightshift.evals.result import Answered, Comparison, Result, Row
     from nightshift.evals.run import Ran
+    from services.runtime.process import Process
 
 app = typer.Typer()
 
@@ -38,7 +42,11 @@ def eval_(
     write: Annotated[
         bool, typer.Option("--write", help="Where it passes, put it on record in the process's folder.")
     ] = False,
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="Run nothing: print real cases that a person put right, to be labelled.")
+    ] = False,
     json: Json = False,
+    state: State,
 ) -> None:
     """Run evals.jsonl of a process through its model and its rules. Nothing is sent, and nothing that runs is needed.
 
@@ -52,6 +60,9 @@ def eval_(
     from services.classifier.domain.regime import record_of  # noqa: PLC0415
 
     evals = examples.read(loaded.folder / examples.FILE, loaded.Proposal)
+    if from_log:
+        _print_candidates(run(_candidates(state, loaded, evals)))
+        return
     _check_floors([*loaded.settings.evals.floors], [*loaded.Proposal.model_fields])
     accepted = frozenset(accept or ())
     if unknown := sorted(accepted - {one.id for one in evals}):
@@ -72,6 +83,26 @@ def eval_(
         _show(progress.answers(), ran, compared, {one.id: one.text for one in evals})
         print(_said_of(written, compared))
     raise typer.Exit(BLOCKED if compared.blocks else PASSED)
+
+
+async def _candidates(state: Path, process: "Process", known: Sequence["Eval"]) -> "Candidates":
+    from nightshift.evals.from_log import candidates  # noqa: PLC0415
+
+    with progress.bar() as told:
+        async with database(state) as connection:
+            return await candidates(connection, process, known, told)
+
+
+def _print_candidates(found: "Candidates") -> None:
+    """Lines on stdout, for a file; what a person must know on stderr."""
+    for line in found.lines:
+        print(line)
+    left_out = f", {found.unreadable} left out that cannot be read any more" if found.unreadable else ""
+    print(
+        f"{len(found.lines)} candidates from {found.cases} cases{left_out}. These are customers' words: take out what "
+        "names a person, say in `expected` what is right, take `candidate` away, then add the line to evals.jsonl",
+        file=sys.stderr,
+    )
 
 
 def _text_of(file: Path) -> str:

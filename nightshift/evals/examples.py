@@ -12,6 +12,10 @@ from contracts.proposed import Proposed
 from nightshift import MendableError
 
 FILE = "evals.jsonl"
+CANDIDATE = "candidate"
+"""A line with this field is from the log, and nobody has said yet what is right."""
+FILL_IN = "?"
+"""Stands in a candidate where a person says what is expected."""
 
 
 class EvalsInvalidError(MendableError):
@@ -67,12 +71,18 @@ def read(file: Path, proposal: type[Proposed]) -> tuple[Eval, ...]:
 
 def _told(error: ValidationError) -> Iterator[str]:
     for one in error.errors(include_url=False):
+        if one["loc"] == (CANDIDATE,):
+            yield f"a candidate from the log: say in `expected` what is right, then take `{CANDIDATE}` away"
+            continue
         mend = f"; fields are {', '.join(Eval.model_fields)}" if one["type"] == "extra_forbidden" else ""
         yield f"{'.'.join(map(str, one['loc']))}: {one['msg']}{mend}"
 
 
 def _faults(one: Eval, proposal: type[Proposed]) -> Iterator[str]:
     for name, value in one.expected.items():
+        if value == FILL_IN:
+            yield f"expected.{name}: say what is right in place of {FILL_IN!r}, or leave it out"
+            continue
         field = proposal.model_fields.get(name)
         if field is None:
             yield f"expected.{name}: no field of the proposal: it has {', '.join(proposal.model_fields)}"

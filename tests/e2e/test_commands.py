@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from nightshift import MendableError, trial
+from nightshift.evals.examples import EvalsInvalidError, read
 from nightshift.reach import process_named
 from nightshift.world.deliveries import signature
 from services.runtime.postgres import Connection
@@ -19,6 +20,10 @@ from tests.waiting import until
 _RESOLVED = """
 SELECT 1 FROM reporter.event_log WHERE type = 'approval.resolved.v1'
 AND convert_from(body, 'UTF8')::jsonb @> jsonb_build_object('approval_id', $1::text, 'answer', $2::text)
+"""
+
+_ANSWERED = """
+SELECT case_id FROM reporter.projections WHERE kind = 'case' AND state = 'answered' ORDER BY at DESC LIMIT 1
 """
 
 
@@ -105,6 +110,34 @@ async def test_an_approved_answer_is_carried_out_and_a_denied_one_is_not(
 
     await until(partial(operator.fetchval, _RESOLVED, yes["approval_id"], "approved"))
     await until(partial(operator.fetchval, _RESOLVED, no["approval_id"], "denied"))
+
+
+async def test_real_cases_that_a_person_put_right_become_candidates_that_count_once_a_person_has_labelled_them(
+    night: RunningDemo, operator: Connection, tmp_path: Path
+) -> None:
+    command = from_readme("nightshift eval support --from-log")
+    answered = await operator.fetchval(_ANSWERED)
+    inbox = f"http://127.0.0.1:{night.credentials['port']}/tickets/{answered.rpartition(':')[2]}"
+    async with httpx.AsyncClient(trust_env=False) as agent:
+        await agent.post(f"{inbox}/agent", data={"body": "Not that one: the other.", "as": "public"})
+    await until(lambda: "the other." in typed(command, night.state).stdout)
+
+    done = typed(command, night.state)
+    (file := tmp_path / "evals.jsonl").write_text(done.stdout)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    [corrected] = [one for one in told if one["source"] == answered]
+    proposed = [one["candidate"]["proposed"] for one in told]
+    support = process_named("support").Proposal
+
+    assert f"{len(told)} candidates" in done.stderr
+    assert corrected["text"]
+    assert corrected["candidate"]["why"] == "staff answered"
+    assert corrected["candidate"]["proposed"].keys() == corrected["expected"].keys() == {"intent", "language"}
+    with pytest.raises(EvalsInvalidError, match="line 1: a candidate from the log: say in `expected` what is right"):
+        read(file, support)
+    labelled = [{"text": one["text"], "expected": right} for one, right in zip(told, proposed, strict=True)]
+    file.write_text("".join(f"{json.dumps(one)}\n" for one in labelled))
+    assert [one.expected for one in read(file, support)] == proposed
 
 
 def test_an_approval_that_nobody_asked_for_is_one_line_with_the_mend(night: RunningDemo) -> None:

@@ -52,6 +52,8 @@ def blocks(
         ),
         ('{"text": "a", "expected": {"intent": "track_ordr"}}', "line 2: expected.intent: .*'track_order'"),
         ('{"text": "a", "expected": {"language": "EN"}}', "line 2: expected.language: "),
+        ('{"text": "a", "expected": {"intent": "?"}}', "line 2: expected.intent: say what is right"),
+        ('{"text": "a", "expected": {"intent": "?"}, "candidate": {}}', "line 2: a candidate from the log: say in"),
         (GOOD, "line 2: this text was there before"),
     ],
 )
