@@ -59,18 +59,20 @@ def eval_(
     from nightshift.trial import provider_named  # noqa: PLC0415
     from services.classifier.domain.regime import record_of  # noqa: PLC0415
 
-    evals = examples.read(loaded.folder / examples.FILE, loaded.Proposal)
+    file = loaded.folder / examples.FILE
     if from_log:
-        _print_candidates(run(_candidates(state, loaded, evals)))
+        known = examples.read(file, loaded.Proposal) if file.exists() else ()
+        _print_candidates(run(_candidates(state, loaded, known)))
         return
+    evals = examples.read(file, loaded.Proposal)
     _check_floors([*loaded.settings.evals.floors], [*loaded.Proposal.model_fields])
     accepted = frozenset(accept or ())
     if unknown := sorted(accepted - {one.id for one in evals}):
         raise MendableError(f"--accept {unknown[0]}: no eval has this id")
     provider = provider_named(loaded, model)
     record = loaded.folder / record_of(provider.name)
-    known = against or (record if record.exists() else None)
-    before = None if known is None else result.from_lines(_text_of(known), str(known))
+    compared_with = against or (record if record.exists() else None)
+    before = None if compared_with is None else result.from_lines(_text_of(compared_with), str(compared_with))
     with progress.bar() as told:
         ran = run(runs.run_evals(loaded, evals, provider, times=times, progress=told))
     compared = result.compare(ran.result, before, floors=loaded.settings.evals.floors, accepted=accepted)

@@ -46,6 +46,7 @@ async def the_database(place: Place) -> list[Verdict]:
             verdicts += await _months(connection)
             for process in _loadable():
                 verdicts += await _switch(connection, process)
+                verdicts += await _regimes(connection, process)
                 verdicts += await _modes(connection, process)
             return verdicts
     except NothingHereError:
@@ -123,6 +124,20 @@ async def _switch(connection: Connection, process: Process) -> list[Verdict]:
         text = f"{process.name} is paused by {row['changed_by']}: {row['reason'] or 'no reason given'}"
         return [Verdict("warning", text, resume)]
     return fine(f"{process.name} is switched on")
+
+
+async def _regimes(connection: Connection, process: Process) -> list[Verdict]:
+    """What a running classifier does not serve."""
+    rows = await connection.fetch(
+        "SELECT model FROM control.live_regimes WHERE process = $1 AND admitted_at IS NULL ORDER BY model", process.name
+    )
+    mend = (
+        f"`nightshift eval {process.name} --write` and a new start, or `nightshift admit {process.name} --reason WHY`"
+    )
+    return [
+        Verdict("problem", f"{process.name} is not served: {row['model']} has no passed eval on record", mend)
+        for row in rows
+    ]
 
 
 async def _modes(connection: Connection, process: Process) -> list[Verdict]:

@@ -46,6 +46,7 @@ async def test_a_changed_prompt_waits_for_a_person_or_for_its_record_and_loses_n
                 await until(lambda: status()["cases"])
                 waiting = status()
                 said = typed(from_readme("nightshift status"), state, **settings).stdout
+                examined = typed(from_readme(".venv/bin/nightshift doctor"), state, **settings)
                 admit = from_readme('nightshift admit support --reason "only a typing error was mended"')
                 admitted = typed(admit, state, **settings)
                 await until(lambda: status()["decisions"])
@@ -61,6 +62,7 @@ async def test_a_changed_prompt_waits_for_a_person_or_for_its_record_and_loses_n
     assert [(row["model"], row["admitted_by"]) for row in waiting["regimes"]] == [("nearest", None)]
     assert waiting["decisions"] == {}
     assert "support is not served" in said
+    assert "support is not served: nearest has no passed eval on record" in examined.stdout
     assert admitted.returncode == 0, admitted.stdout + admitted.stderr
     assert [row["reason"] for row in served["regimes"]] == ["only a typing error was mended"]
     assert "not on record yet" in looked.stdout
