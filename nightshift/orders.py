@@ -40,6 +40,13 @@ def reason_of(given: str) -> str:
     return reason
 
 
+_WAITING = "SELECT regime FROM control.live_regimes WHERE process = $1 AND admitted_at IS NULL ORDER BY model"
+_ADMIT = """
+UPDATE control.regimes SET admitted_at = clock_timestamp(), admitted_by = $3, reason = $4
+WHERE process = $1 AND regime = $2 RETURNING model
+"""
+
+
 class NoSuchIdError(MendableError):
     """Nothing that waits has this id, or several have."""
 
@@ -83,6 +90,20 @@ async def approval(connection: Connection, wanted: str) -> ApprovalRow:
     """As `dead_letter`, for an approval that waits. Raises NoSuchIdError."""
     rows = {row.approval_id: row for row in await queries.approvals(connection, id_begins=_as_id(wanted))}
     return rows[one_of(list(rows), wanted, what="approval", command="approvals")]
+
+
+async def waiting_regimes(connection: Connection, process: str) -> list[str]:
+    """What a classifier would serve now, and may not."""
+    return [row["regime"] for row in await connection.fetch(_WAITING, process)]
+
+
+async def admit(connection: Connection, process: str, regime: str, *, reason: str, by: str) -> RegimeAdmitted:
+    """Let one of these be served. What is let through and what is said commit together."""
+    async with connection.transaction():
+        model = await connection.fetchval(_ADMIT, process, regime, by, reason)
+        admitted = RegimeAdmitted(model=model, regime=regime, reason=reason, by=by)
+        await order(connection, admitted, process=process, case_id=process)
+        return admitted
 
 
 def one_of(ids: Sequence[Id], wanted: str, *, what: str, command: str) -> Id:

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from contracts.decision import Mode
 from contracts.events.control import RegimeAdmitted
-from nightshift import MendableError
-from nightshift.orders import one_of, order, reason_of
+from nightshift import MendableError, orders
 from nightshift.reach import Json, State, as_json, database, folder_of, process_named, run, who
 from services.runtime.process import Process
 
@@ -26,11 +25,6 @@ _SET_MODE = """
 INSERT INTO control.modes (process, action, mode, changed_by) VALUES ($1, $2, $3, $4)
 ON CONFLICT (process, action) DO UPDATE
 SET mode = excluded.mode, changed_by = excluded.changed_by, changed_at = clock_timestamp()
-"""
-_WAITING = "SELECT regime FROM control.live_regimes WHERE process = $1 AND admitted_at IS NULL ORDER BY model"
-_ADMIT = """
-UPDATE control.regimes SET admitted_at = clock_timestamp(), admitted_by = $3, reason = $4
-WHERE process = $1 AND regime = $2 RETURNING model
 """
 _MODES = "SELECT action, mode, changed_by, changed_at FROM control.modes WHERE process = $1"
 
@@ -96,7 +90,7 @@ def admit(
 
     Better is `nightshift eval PROCESS --write`, committed and started anew.
     """
-    admitted = run(_admit(state, folder_of(process).name, regime, reason_of(reason)))
+    admitted = run(_admit(state, folder_of(process).name, regime, orders.reason_of(reason)))
     print(f"{process} is served: {admitted.model} is asked without a passed eval (regime {admitted.regime[:16]})")
 
 
@@ -112,16 +106,12 @@ async def _set_mode(state: Path, process: str, action: str, mode: Mode) -> None:
 
 
 async def _admit(state: Path, process: str, regime: str, reason: str) -> RegimeAdmitted:
-    """What is let through and what is said commit together."""
-    async with database(state) as connection, connection.transaction():
-        waiting = [row["regime"] for row in await connection.fetch(_WAITING, process)]
+    async with database(state) as connection:
+        waiting = await orders.waiting_regimes(connection, process)
         if not waiting:
             raise MendableError(f"{process} waits for nobody: a running classifier serves it, or none runs")
-        wanted = one_of(waiting, regime, what="regime", command="status")
-        model = await connection.fetchval(_ADMIT, process, wanted, who(), reason)
-        admitted = RegimeAdmitted(model=model, regime=wanted, reason=reason, by=who())
-        await order(connection, admitted, process=process, case_id=process)
-        return admitted
+        wanted = orders.one_of(waiting, regime, what="regime", command="status")
+        return await orders.admit(connection, process, wanted, reason=reason, by=who())
 
 
 async def _modes(state: Path, process: Process) -> list[dict[str, object]]:

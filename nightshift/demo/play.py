@@ -21,6 +21,7 @@ from nightshift.demo.outside import Books, Night, Script, World, WorldError
 from nightshift.demo.summary import Evidence, Limits, Promise, accepted_events, judge
 from nightshift.embedded.child import free_port, is_free
 from nightshift.embedded.postgres import EmbeddedPostgres
+from nightshift.orders import admit, waiting_regimes
 from nightshift.rebuild import rebuild_projections
 from nightshift.stack import Stack, as_role, external_admin_url, make_state_folder, prepare_database
 from nightshift.world.night import POOL, TICKETS_MAX
@@ -234,6 +235,7 @@ async def elsewhere(order: Order) -> AsyncIterator[Played]:
             raise NotADemoError("the database")
         password = urlsplit(required_setting("NIGHTSHIFT_SHOP_URL")).password
         await prepare(admin_url, seed, password and unquote(password))
+        await _let_any_model(admin_url)
         yield Played(order=order, world=world, admin_url=admin_url, bootstrap=bootstrap)
     finally:
         await world.close()
@@ -278,6 +280,7 @@ async def demo(order: Order) -> AsyncIterator[Demo]:
         stack,
     ):
         await prepare(stack.admin_url, order.seed)
+        await _let_any_model(stack.admin_url)
         yield Demo(
             order=order, world=world, admin_url=stack.admin_url, bootstrap=stack.bootstrap, logs=state, stack=stack
         )
@@ -301,6 +304,16 @@ async def prepare(admin_url: str, seed: int, reader_password: str | None = None)
         await connection.executemany(_SET_MODE, [(PROCESS, action) for action in ACTIONS])
         if await connection.fetchval("SELECT paused FROM control.switches WHERE process = $1", PROCESS):
             await ours.switch(connection, PROCESS, paused=False, reason="a demo began")
+    finally:
+        await connection.close()
+
+
+async def _let_any_model(admin_url: str) -> None:
+    """Whoever tries a model on a simulated world has no evals of it yet."""
+    connection = await asyncpg.connect(admin_url, timeout=10)
+    try:
+        for regime in await waiting_regimes(connection, PROCESS):
+            await admit(connection, PROCESS, regime, reason="a demo began", by="demo")
     finally:
         await connection.close()
 

@@ -8,6 +8,7 @@ from threading import Thread
 import asyncpg
 import pytest
 
+from contracts.events.control import RegimeAdmitted
 from nightshift.demo.outside import WorldError
 from nightshift.demo.play import NotADemoError, Order, elsewhere
 from nightshift.world.night import POOL
@@ -92,3 +93,23 @@ async def test_a_database_that_works_for_somebody_is_left_alone(order: Order, mi
         async with elsewhere(order):
             pass
     assert await modes(migrated) == 0
+
+
+async def test_a_demo_lets_its_own_model_be_asked_whatever_evals_are_on_record(
+    order: Order, migrated: MigratedDatabase
+) -> None:
+    connection = await asyncpg.connect(migrated.admin_url)
+    try:
+        await connection.execute(
+            "INSERT INTO control.regimes (process, model, regime) VALUES ('support', 'm', 'x'), ('other', 'm', 'y')"
+        )
+        async with elsewhere(order):
+            rows = await connection.fetch("SELECT regime, admitted_by FROM control.regimes ORDER BY regime")
+            said = await connection.fetchval(
+                "SELECT count(*) FROM control.outbox WHERE headers->>'ce_type' = $1", RegimeAdmitted.TYPE
+            )
+    finally:
+        await connection.close()
+
+    assert [tuple(row) for row in rows] == [("x", "demo"), ("y", None)]
+    assert said == 1
