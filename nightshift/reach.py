@@ -18,8 +18,9 @@ import typer
 from nightshift import MendableError
 from nightshift.embedded.postgres import EmbeddedPostgres
 from nightshift.stack import default_state, external_admin_url, running
+from services.runtime.config import named_setting
 from services.runtime.postgres import Connection
-from services.runtime.process import Process, ProcessInvalidError, load, root_of
+from services.runtime.process import Process, ProcessInvalidError, load, overrides_of, root_of
 
 SERVER_WAIT_SECONDS = 15.0
 """How long a command waits for another one that uses the embedded database alone."""
@@ -110,9 +111,10 @@ async def _connected(url: str) -> AsyncIterator[Connection]:
 
 
 def process_named(name: str) -> Process:
-    """A process by its name. Raises MendableError naming those there are."""
+    """A process as services of the same settings see it. Raises MendableError naming those there are."""
     try:
-        return load(name, _root_of(name))
+        overrides = overrides_of(named_setting("NIGHTSHIFT_PROCESS_OVERRIDES") or "")
+        return load(name, _root_of(name), overrides.get(name, {}))
     except ProcessInvalidError as error:
         said = _ABOUT_PYDANTIC.sub("", str(error))
         raise MendableError(" ".join(said.split())) from error

@@ -377,12 +377,16 @@ def case_id_of(process: str, door: str, object_id: str) -> str:
 
 def load_all(settings: RuntimeSettings) -> dict[str, Process]:
     """The processes that a service works for, by name: mounted, or else shipped. Raises ProcessInvalidError."""
+    overrides, own = overrides_of(settings.process_overrides), settings.processes_folder
+    return {name: load(name, root_of(name, own), overrides.get(name, {})) for name in settings.process_names}
+
+
+def overrides_of(setting: str) -> dict[str, Any]:
+    """NIGHTSHIFT_PROCESS_OVERRIDES, by process. Raises ProcessInvalidError."""
     try:
-        overrides = tomllib.loads(settings.process_overrides)
+        return tomllib.loads(setting)
     except tomllib.TOMLDecodeError as error:
         raise ProcessInvalidError(f"NIGHTSHIFT_PROCESS_OVERRIDES is no TOML: {error}") from error
-    own = settings.processes_folder
-    return {name: load(name, root_of(name, own), overrides.get(name, {})) for name in settings.process_names}
 
 
 def root_of(name: str, mounted: Path | None) -> Path:

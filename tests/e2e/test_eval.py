@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 
 from nightshift.__main__ import build
 from nightshift.evals.result import from_lines
-from services.runtime.process import SHIPPED
+from services.classifier.config import Settings
+from services.classifier.outbound.desk import KnowledgeDesk
+from services.runtime.process import SHIPPED, load_all
 from tests.readme import from_readme
 
 RECORD = SHIPPED / "support" / "evals.nearest.json"
@@ -79,6 +81,18 @@ def test_an_examples_file_that_changed_is_another_regime(folder: Path) -> None:
 
     done = typed("support", *shlex.split(from_readme("--model nearest")), "--json")
 
+    assert json.loads(done.output)["regime"] != from_lines(RECORD.read_text(), RECORD.name).regime
+
+
+def test_settings_that_go_before_process_toml_count_as_they_do_for_the_classifier(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_PROCESS_OVERRIDES", 'support.policy.priorities = ["urgent"]')
+    settings = Settings(database_url="", kafka_bootstrap="", processes_folder=folder.parent)
+
+    done = typed("support", "--json")
+
+    assert json.loads(done.output)["regime"] == KnowledgeDesk(load_all(settings)["support"]).regime("nearest")
     assert json.loads(done.output)["regime"] != from_lines(RECORD.read_text(), RECORD.name).regime
 
 

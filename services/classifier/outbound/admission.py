@@ -33,7 +33,7 @@ waits = Gauge(
 
 
 class Admission:
-    """Of one process. What waits for it is lost to nobody: work is not claimed, and goes on once a person admits it."""
+    """Whether work of one process may be claimed. What waits is not lost, and goes on once a person admits it."""
 
     def __init__(self, database: Database, process: Process, regimes: Mapping[str, str]) -> None:
         """`regimes` by model: each needs its own record."""
