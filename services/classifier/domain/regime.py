@@ -12,11 +12,11 @@ RECORDS: Final = "evals.*.json"
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def regime_of(*, model: str, prompt: str, output_schema: str, examples: str, knowledge: str) -> str:
-    """Digest of the model's name and the digests of the rest. Equal regimes answer alike, as far as a model does.
+def regime_of(*, model: str, prompt: str, output_schema: str, examples: str, knowledge: str, retrieval: str) -> str:
+    """Digest of the model's name, the settings by which passages are found, and the digests of the rest.
 
-    `knowledge` covers how passages are found. Limits of the rules are no part: they change what is done about an
-    answer, and are tested as rules.
+    Equal regimes answer alike, as far as a model does. Limits of the rules are no part: they change what is done about
+    an answer, and are tested as rules.
     """
     parts = {
         "model": model,
@@ -24,6 +24,7 @@ def regime_of(*, model: str, prompt: str, output_schema: str, examples: str, kno
         "output_schema": output_schema,
         "examples": examples,
         "knowledge": knowledge,
+        "retrieval": retrieval,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

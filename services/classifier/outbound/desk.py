@@ -117,6 +117,7 @@ class KnowledgeDesk:
             output_schema=self._schema_digest,
             examples=self._library.examples_digest,
             knowledge=self._library.index_version,
+            retrieval=self._process.settings.retrieval.model_dump_json(),
         )
 
     @cached_property

@@ -1,5 +1,6 @@
 """A regime's digest, and the name of its record."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,11 @@ def drop_an_example(folder: Path) -> None:
     (folder / "examples.jsonl").write_text(others)
 
 
+def weigh_words(folder: Path) -> None:
+    toml = (folder / "process.toml").read_text()
+    (folder / "process.toml").write_text(re.sub(r"\[retrieval\][^[]*", "[retrieval]\nwords = 3\n\n", toml))
+
+
 def rename_a_group(folder: Path) -> None:
     toml = (folder / "process.toml").read_text()
     (folder / "process.toml").write_text(toml.replace("[policy.groups]", '[policy.groups]\n"night owls" = 7'))
@@ -40,6 +46,7 @@ def rename_a_group(folder: Path) -> None:
         pytest.param(append("knowledge/review.md"), id="knowledge"),
         pytest.param(lambda folder: (folder / "knowledge/review.md").unlink(), id="a passage less"),
         pytest.param(drop_an_example, id="examples"),
+        pytest.param(weigh_words, id="retrieval"),
         pytest.param(rename_a_group, id="words of the policy that the prompt names"),
     ],
 )
@@ -49,8 +56,10 @@ def test_what_an_answer_depends_on_changes_the_regime(tmp_path: Path, change: Ca
     assert regime(tmp_path) != regime(SHIPPED)
 
 
-def test_another_model_is_another_regime() -> None:
-    assert regime(SHIPPED, "claude:claude-haiku-4-5") != regime(SHIPPED)
+def test_each_model_of_a_process_has_its_own_regime() -> None:
+    models = ("nearest", "claude:claude-haiku-4-5", "ollama:qwen3:8b")
+
+    assert len({regime(SHIPPED, model) for model in models}) == len(models)
 
 
 def test_what_the_rules_do_about_an_answer_is_no_part_of_it(tmp_path: Path) -> None:
