@@ -183,7 +183,8 @@ class Ollama:
             return answered
         if response.status_code == HTTPStatus.NOT_FOUND:
             raise PermanentError("model_unknown", f"there is no {self._model} there: `ollama pull {self._model}`")
-        if b"context" in answered and b"exceed" in answered:
+        # A 5xx may say "context deadline exceeded", which is the server's time and not its room.
+        if response.is_client_error and b"context" in answered and b"exceed" in answered:
             raise PermanentError("model_context_exceeded", f"the prompt does not fit into {self.name}")
         raise failure_of_status(response.status_code, response.headers)
 

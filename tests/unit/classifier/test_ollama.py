@@ -151,6 +151,15 @@ async def test_a_server_that_says_that_the_prompt_does_not_fit_is_believed(fake:
     assert refused.value.code == "model_context_exceeded"
 
 
+async def test_a_server_whose_own_time_is_over_is_not_taken_for_one_without_room(fake: FakeOllama) -> None:
+    fake.status, fake.body = 500, b'{"error":"context deadline exceeded"}'
+
+    with pytest.raises(LaterError) as later:
+        await fake.ollama().propose(ASK)
+
+    assert later.value.code == "model_failed"
+
+
 async def test_an_answer_to_a_prompt_that_was_cut_is_refused_and_counted(fake: FakeOllama) -> None:
     fake.trained_tokens, fake.refuses_to_cut = None, False
     provider = fake.ollama()
