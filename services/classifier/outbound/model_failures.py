@@ -15,7 +15,7 @@ from contracts.failures import LaterError, PermanentError
 from services.classifier.ports import AnswerLostError
 
 OVERLOADED_SECONDS: Final = 15.0
-"""How long to wait where 429, 503 or 529 name no time."""
+"""How long to wait where 429, 503 or 529 name no time, or 0: what waits for nothing is asked again without a pause."""
 _OVERLOADED: Final = 529
 _PATIENCE = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, _OVERLOADED})
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT})
@@ -37,10 +37,10 @@ def failure_of_status(status: int, headers: Mapping[str, str]) -> LaterError | P
     asked = _retry_after_seconds(headers)
     if status in _PATIENCE:
         code = "model_rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "model_overloaded"
-        return LaterError(code, message, seconds=OVERLOADED_SECONDS if asked is None else asked)
+        return LaterError(code, message, seconds=asked or OVERLOADED_SECONDS)
     if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         later = AnswerLostError if status in _OF_GATEWAYS else LaterError
-        return later("model_failed", message, seconds=RETRY_DEFAULT_SECONDS if asked is None else asked)
+        return later("model_failed", message, seconds=asked or RETRY_DEFAULT_SECONDS)
     return PermanentError(_CODES.get(status, "model_request_rejected"), message)
 
 

@@ -142,6 +142,14 @@ def test_a_long_prompt_has_its_own_price(sent: int, cost: str) -> None:
         (529, {"retry-after": "999999"}, "model_overloaded", 3600.0),
         (429, {"retry-after": "nonsense"}, "model_rate_limited", 15.0),
         (429, {"retry-after": "-3"}, "model_rate_limited", 15.0),
+        (429, {"retry-after": "0"}, "model_rate_limited", 15.0),
+        (500, {"retry-after": "0.0"}, "model_failed", 5.0),
+        (
+            529,
+            {"retry-after": "Wed, 25 Nov 2026 08:59:00 GMT", "date": "Wed, 25 Nov 2026 09:00:00 GMT"},
+            "model_overloaded",
+            15.0,
+        ),
         (
             503,
             {"retry-after": "Wed, 25 Nov 2026 09:00:30 GMT", "date": "Wed, 25 Nov 2026 09:00:00 GMT"},
