@@ -31,6 +31,10 @@ PREVIOUS_CHARACTERS_MAX: Final = 20_000
 _CUT = " […]"
 _BLANK = re.compile(r"\{\{\s*policy\.([a-z_.]+)\s*\}\}")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Marks and letters without a shape: a row of selectors behind one sign spells out any text, and shows none of it."""
 _ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
@@ -159,7 +163,8 @@ def _clean(value: JsonValue, characters_max: int) -> JsonValue:
 
 
 def _without_invisible(text: str) -> str:
-    """Tags, joiners, direction marks, controls and lone surrogates go; line ends, tabs and every kind of space stay."""
+    """Tags, joiners, direction marks, selectors, controls and lone surrogates go; line ends, tabs and spaces stay."""
+    text = _UNSEEN.sub("", text)
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _INVISIBLE)

@@ -62,6 +62,8 @@ def test_no_text_leaves_the_fence(text: str) -> None:
         ("x\U000e0041\U000e0042", "x"),
         ("a\x00b\x1b[31m", "ab[31m"),
         ("a\ud800b", "ab"),
+        ("😀\U000e0141\U000e0142\ufe01", "😀"),
+        ("a\u034f\u115f\u17b4\u180b\u3164\uffa0b", "ab"),
         ("line\n\tnext", "line\n\tnext"),
         ("déjà\u00a0vu 你好 🙂", "déjà\u00a0vu 你好 🙂"),
     ],
