@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from contracts.failures import LaterError
 from services.classifier.outbound.budget import PostgresBudget, PostgresPurse
-from services.classifier.ports import Cost, RunBudgetExhaustedError
+from services.classifier.ports import Cost, MoneyReservedError, RunBudgetExhaustedError
 from services.runtime.postgres import Database, connect
 from services.runtime.process import PERIODS, Period, Process, Unit
 from services.runtime.tasks import Claim
@@ -284,3 +284,15 @@ async def test_calls_side_by_side_never_pass_a_ceiling_and_none_is_stopped_that_
         tokens, usd = spent.get("total", (0, Decimal(0)))
         over_usd = usd + worst.cost_usd > Decimal(day if period == "day" else max(day, total)) / 100
         assert over_usd or (period == "total" and tokens + worst.tokens_in > total)
+
+
+async def test_a_call_is_taken_for_dead_only_when_its_turn_and_its_answer_are_both_overdue(database: Database) -> None:
+    budget = PostgresBudget(database, process(day_usd_max=0.05))
+    seconds = budget.process.settings.model.timeout_seconds  # a machine of one's own has as long for a turn
+    await budget.purse(claim(1, 1)).reserve(cost(1, 3), "m")
+    await execute(
+        database, "UPDATE model_calls SET live_until = live_until - make_interval(secs => $1)", 2 * seconds - 1
+    )
+
+    with pytest.raises(MoneyReservedError):
+        await budget.purse(claim(1, 2)).reserve(cost(1, 3), "m")

@@ -23,7 +23,7 @@ from services.runtime.tasks import Claim
 
 LOOK_SECONDS = 10.0
 MARGIN = timedelta(seconds=15)
-"""Beyond a model's own time, until a call that nobody settled is taken for dead."""
+"""Beyond a model's own times, until a call that nobody settled is taken for dead."""
 LEASE_MAX = timedelta(minutes=2)
 """What waits for tomorrow waits longer than a lease; what is so near is claimed, or goes on by itself."""
 BUSY_SECONDS = 2.0
@@ -67,6 +67,8 @@ class PostgresBudget:
         self.process = process
         self.tokens_max = [process.settings.budget.of(period, "tokens") for period in PERIODS]
         self.usd_max = [process.settings.budget.of(period, "usd") for period in PERIODS]
+        self.live = 2 * timedelta(seconds=process.settings.model.timeout_seconds) + MARGIN
+        """How long a call may be under way: a machine of one's own has as long for its turn as for the answer."""
         for period in PERIODS:  # 0 is a figure too: what is not there cannot be seen to grow
             for why in ("spent", "reserved"):
                 refused_total.labels(process.name, period, why)
@@ -125,7 +127,7 @@ class PostgresPurse:
                 _RESERVE,
                 *(call, process.name, claim.case_id, claim.correlation_id, self._work, self._model),
                 *(worst.tokens_in, worst.tokens_out, worst.cost_usd),
-                timedelta(seconds=process.settings.model.timeout_seconds) + MARGIN,
+                self._budget.live,
                 *(self._budget.tokens_max, self._budget.usd_max),
             )
         )
