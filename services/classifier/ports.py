@@ -113,7 +113,8 @@ class Purse(Protocol):
     async def reserve(self, worst: Cost, model: str) -> UUID:
         """Set aside the most that a call of a model can take.
 
-        Raises RunBudgetExhaustedError, LaterError where another ceiling forbids it, MoneyReservedError.
+        Raises RunBudgetExhaustedError, LaterError where another ceiling forbids it, and, where calls under way alone
+        do, MoneyReservedError; after a call that took something it waits for them first.
         """
         ...
 

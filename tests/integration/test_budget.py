@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
+from prometheus_client import REGISTRY
 
 from contracts.failures import LaterError
 from services.classifier.outbound.budget import PostgresBudget, PostgresPurse
@@ -296,3 +297,28 @@ async def test_a_call_is_taken_for_dead_only_when_its_turn_and_its_answer_are_bo
 
     with pytest.raises(MoneyReservedError):
         await budget.purse(claim(1, 2)).reserve(cost(1, 3), "m")
+
+
+async def test_between_two_calls_of_a_piece_of_work_money_that_others_hold_is_waited_for_on_the_spot(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To begin anew would ask for the first answer again, and pay for it, as often as it is looked."""
+    monkeypatch.setattr("services.classifier.outbound.budget.BUSY_SECONDS", 0.001)
+    budget = PostgresBudget(database, process(day_usd_max=0.05))
+    ours, others = budget.purse(claim(1, 1)), budget.purse(claim(1, 2))
+    await ours.settle(await ours.reserve(cost(1, 2), "m"), cost(1, 1))
+    held, looked = await others.reserve(cost(1, 3), "m"), refused_for_a_moment()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        waiting = group.create_task(ours.reserve(cost(1, 2), "m"))
+        while refused_for_a_moment() < looked + 2:
+            await asyncio.sleep(0)
+        await others.settle(held, cost(1, 1))
+
+    assert waiting.result() != held
+    assert await spend(database) == await summed(database)
+
+
+def refused_for_a_moment() -> float:
+    labels = {"process": "tiny", "period": "day", "why": "reserved"}
+    return REGISTRY.get_sample_value("nightshift_budget_refused_total", labels) or 0.0

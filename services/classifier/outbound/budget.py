@@ -1,5 +1,7 @@
 """The ledger of what models cost, in Postgres: one row a call, ceilings that no concurrency gets past."""
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -115,9 +117,21 @@ class PostgresPurse:
         self._work = follow_up_id(claim.cause, "model_work", claim.redrives)
         self._worst = Cost()
         self._model = ""
+        self._is_begun = False
         self.taken: Cost | None = None
 
     async def reserve(self, worst: Cost, model: str) -> UUID:
+        """See Purse. After a call that took something it waits here: to begin anew would pay for that one again."""
+        until = time.monotonic() + self._budget.live.total_seconds()
+        while True:
+            try:
+                return await self._reserve(worst, model)
+            except MoneyReservedError:
+                if not self._is_begun or time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(BUSY_SECONDS)
+
+    async def _reserve(self, worst: Cost, model: str) -> UUID:
         claim, process = self._claim, self._budget.process
         self._worst, self._model = worst, model
         self._calls += 1
@@ -143,10 +157,12 @@ class PostgresPurse:
         )
         assert row is not None, "a call that was reserved is known"
         self.taken = _cost_of(row)
+        self._is_begun |= took != Cost()
         if took.cost_usd > self._worst.cost_usd:
             log.error("a call took more than it could", model=self._model, call=str(call), usd=str(took.cost_usd))
 
     async def lose(self, call: UUID) -> None:
+        self._is_begun = True
         await self._twice(lambda connection: connection.execute(_LOSE, call))
 
     async def _twice(self, ask: Callable[[Connection], Awaitable[T]]) -> T:
