@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 _CLOCKS = ("clock_timestamp", "statement_timestamp", "now")
 _SHADOW = """
-CREATE FUNCTION {schema}.{clock}() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
-SELECT pg_catalog.{clock}() + current_setting('tests.ahead')::interval $$
+CREATE OR REPLACE FUNCTION {schema}.{clock}() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
+SELECT pg_catalog.{clock}() + {ahead} $$
 """
 _DEFAULTS = """
 SELECT format('ALTER TABLE %I.%I ALTER %I SET DEFAULT %1$I.clock_timestamp()', table_schema, table_name, column_name)
@@ -151,15 +151,25 @@ async def admin(migrated: MigratedDatabase, time: VirtualTime, *schemas: str) ->
                 name, schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
             )
         for schema in schemas:
-            for clock in _CLOCKS:
-                await connection.execute(_SHADOW.format(schema=schema, clock=clock))
-            for (alter,) in await connection.fetch(_DEFAULTS, schema):
-                await connection.execute(alter)
+            await _shadow(connection, schema, "current_setting('tests.ahead')::interval")
     try:
         yield Admin(connection, time)
     finally:
         with time.working():
             await connection.close()
+
+
+async def set_clock(connection: Connection, schema: str, at: datetime) -> None:
+    """Where a test runs in real time, but not at any time of the day: the schema's statements see `at`, and go on."""
+    seconds = (at - datetime.now(UTC)).total_seconds()
+    await _shadow(connection, schema, f"interval '{seconds:.6f} s'")
+
+
+async def _shadow(connection: Connection, schema: str, ahead: str) -> None:
+    for clock in _CLOCKS:
+        await connection.execute(_SHADOW.format(schema=schema, clock=clock, ahead=ahead))
+    for (alter,) in await connection.fetch(_DEFAULTS, schema):
+        await connection.execute(alter)
 
 
 def live(scenario: Callable[[VirtualTime], Coroutine[Any, Any, T]], *, begins_at: datetime) -> T:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any, get_args
@@ -22,15 +23,25 @@ from services.runtime.tasks import Claim
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import tiny
 from tests.fakes.events import named
+from tests.virtual import set_clock
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
+NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0) + timedelta(days=1)
 TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
 
 
 @pytest.fixture
 async def database(migrated: MigratedDatabase) -> AsyncIterator[Database]:
+    """At noon, so that no day ends during a test."""
+    await at(migrated, NOON)
     async with connect(migrated.url("nightshift_classifier"), schema="classifier") as found:
         yield found
+
+
+async def at(migrated: MigratedDatabase, moment: datetime) -> None:
+    admin = await asyncpg.connect(migrated.admin_url)
+    await set_clock(admin, "classifier", moment)
+    await admin.close()
 
 
 def process(**ceilings: float) -> Process:
@@ -297,6 +308,39 @@ async def test_a_call_is_taken_for_dead_only_when_its_turn_and_its_answer_are_bo
 
     with pytest.raises(MoneyReservedError):
         await budget.purse(claim(1, 2)).reserve(cost(1, 3), "m")
+
+
+async def test_a_call_that_is_settled_after_midnight_was_the_days_before(
+    database: Database, migrated: MigratedDatabase
+) -> None:
+    midnight = NOON + timedelta(hours=12)
+    budget = PostgresBudget(database, process(day_usd_max=0.05))
+    purse = budget.purse(claim(1, 1))
+    await at(migrated, midnight - timedelta(minutes=1))
+    call = await purse.reserve(cost(1, 5), "m")
+    await at(migrated, midnight)
+    await budget.purse(claim(1, 2)).reserve(cost(1, 5), "m")
+    await purse.settle(call, cost(1, 4))
+
+    assert {period: usd for period, (_, usd) in (await spend(database)).items()} == {
+        NOON.date().isoformat(): Decimal("0.04"),
+        midnight.date().isoformat(): Decimal("0.05"),
+        "total": Decimal("0.09"),
+    }
+
+
+async def test_several_classifiers_that_reach_a_ceiling_at_once_say_it_once(database: Database) -> None:
+    async def one(number: int) -> None:
+        budget = PostgresBudget(database, process(day_usd_max=0.01))
+        with pytest.raises(LaterError):
+            await budget.purse(claim(1, number)).reserve(cost(1, 2), "m")
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(one(number))
+
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM outbox") == 1
 
 
 async def test_between_two_calls_of_a_piece_of_work_money_that_others_hold_is_waited_for_on_the_spot(

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
 
@@ -25,7 +26,9 @@ from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.events import event, named
 from tests.fakes.hanging import WORST
 from tests.fakes.proposing import GOOD, Bench, ScriptedModel, bench
+from tests.virtual import set_clock
 
+NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0) + timedelta(days=1)
 BAD = '{"confidence": 7}'
 TOOK = Decimal("0.04")
 F = TypeVar("F", bound=Fact)
@@ -33,8 +36,11 @@ F = TypeVar("F", bound=Fact)
 
 @asynccontextmanager
 async def desk(migrated: MigratedDatabase, *answers: str | Exception, **ceilings: float) -> AsyncIterator[Bench]:
-    """Each call takes four cents, and ten at most."""
+    """Each call takes four cents, and ten at most. It is noon, so that no day ends during a test."""
     async with bench(migrated, tiny(budget=ceilings)) as made:
+        await made.admin.execute("SET search_path = classifier, pg_catalog")
+        await set_clock(made.admin, "classifier", NOON)
+        made.outside.now = NOON - timedelta(minutes=1)
         made.model = ScriptedModel(worst=WORST, cost_usd=TOOK, answers=[*answers] or [GOOD])
         made.worker = made.new_worker()
         yield made
@@ -76,13 +82,8 @@ async def spent(desk: Bench) -> Decimal:
 
 
 async def next_day(desk: Bench) -> None:
-    """It is the day after, and the waiting is over."""
-    today = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
-    await desk.admin.execute(f"UPDATE classifier.model_calls SET day = day - 1 WHERE day = {today}")
-    await desk.admin.execute(
-        f"UPDATE classifier.model_spend SET period = ({today} - 1)::text WHERE period = {today}::text"
-    )
-    await desk.hurry()
+    """The first minute of the day after: what waits for tomorrow is due."""
+    await set_clock(desk.admin, "classifier", NOON + timedelta(hours=12, seconds=1))
 
 
 async def said(desk: Bench, kind: type[F]) -> list[F]:
@@ -108,9 +109,7 @@ async def test_past_the_days_ceiling_work_waits_for_tomorrow_uses_up_no_attempt_
     async with desk(migrated, day_usd_max=0.15) as found:
         await ask(found, "1", "2", "3", "4")
 
-        [event] = await found.said(BudgetExhausted)
         [told] = await said(found, BudgetExhausted)
-        assert event.case_id.startswith("tiny:budget-2")
         assert (told.period, told.unit, told.model, told.asked_by) == ("day", "usd", "scripted", "tiny:none:3")
         assert (told.ceiling, told.spent, told.asked) == (Decimal("0.15"), TOOK * 2, WORST.cost_usd)
         assert (told.dearest, told.dearest_spent) == ("tiny:none:1", TOOK)
@@ -120,9 +119,14 @@ async def test_past_the_days_ceiling_work_waits_for_tomorrow_uses_up_no_attempt_
 
         await next_day(found)
         await ask(found, "5")
+        for _ in range(2):  # of those that go on side by side, one may have to wait for another
+            await found.hurry()
+            await found.worker.step()
 
-        assert len(await found.said(ProposalMade)) >= 3
-        assert len(await found.said(BudgetExhausted)) == 1
+        assert len(await found.said(ProposalMade)) == 4, "two of each day"
+        assert [event.case_id for event in await found.said(BudgetExhausted)] == [
+            f"tiny:budget-{(NOON + timedelta(days=days)).date()}" for days in range(2)
+        ]
 
 
 async def test_past_the_total_work_waits_until_the_ceiling_is_raised_and_each_height_is_said_once(
