@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from contracts.base import Contract
@@ -13,6 +13,9 @@ from contracts.failures import LaterError, PermanentError
 from contracts.knowledge import Passage, Question
 from contracts.proposed import Proposed
 from services.runtime.tasks import Claim
+
+TOKENS_MAX: Final = 1_000_000_000
+"""Sent or answered in one call, far beyond any model: what tells more does not count tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,7 @@ def turns(data: str, previous: tuple[str, str] | None) -> list[Turn]:
     told = [Turn("user", fenced(data))]
     if previous is not None:
         output, why = previous
-        told.append(Turn("assistant", output[:PREVIOUS_CHARACTERS_MAX].strip() or "(no output)"))
+        told.append(Turn("assistant", _without_invisible(output[:PREVIOUS_CHARACTERS_MAX]).strip() or "(no output)"))
         told.append(Turn("user", refused(why)))
     return told
 

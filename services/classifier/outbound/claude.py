@@ -26,7 +26,7 @@ from contracts.failures import LaterError
 from services.classifier.domain import prompt
 from services.classifier.domain.prices import Price
 from services.classifier.outbound.model_failures import failure_of_status
-from services.classifier.ports import Answer, AnswerLostError, Ask, Cost, RefusedError
+from services.classifier.ports import TOKENS_MAX, Answer, AnswerLostError, Ask, Cost, RefusedError
 
 VENDOR: Final = "claude"
 ANSWER_BYTES_MAX: Final = 1_000_000
@@ -181,8 +181,14 @@ def _lost(error: Exception) -> type[LaterError]:
 def _is_whole(message: object) -> bool:
     """Whether what answered was the API: the SDK reads anything as a message, and a cost must not be guessed."""
     content, usage = getattr(message, "content", None), getattr(message, "usage", None)
-    counts = (getattr(usage, "input_tokens", None), getattr(usage, "output_tokens", None))
-    return isinstance(content, list) and all(isinstance(count, int) for count in counts)
+    needed = [getattr(usage, name, None) for name in ("input_tokens", "output_tokens")]
+    kept = [getattr(usage, name, None) or 0 for name in ("cache_creation_input_tokens", "cache_read_input_tokens")]
+    return (
+        isinstance(content, list)
+        and isinstance(getattr(message, "model", None), str)
+        and all(isinstance(block.text, str) for block in content if isinstance(block, TextBlock))
+        and all(type(count) is int and 0 <= count <= TOKENS_MAX for count in [*needed, *kept])
+    )
 
 
 def _turns(ask: Ask) -> list[MessageParam]:

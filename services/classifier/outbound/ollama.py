@@ -37,7 +37,7 @@ from contracts.failures import LaterError, PermanentError
 from services.classifier.domain import prompt
 from services.classifier.domain.prices import Price
 from services.classifier.outbound.model_failures import failure_of_status
-from services.classifier.ports import Answer, AnswerLostError, Ask, Cost, RefusedError
+from services.classifier.ports import TOKENS_MAX, Answer, AnswerLostError, Ask, Cost, RefusedError
 
 VENDOR: Final = "ollama"
 SEED: Final = 1
@@ -225,8 +225,8 @@ class _Chat(BaseModel):
     model: str
     message: _Message
     done: Literal[True]
-    prompt_eval_count: int = Field(gt=0)
-    eval_count: int = Field(default=0, ge=0)
+    prompt_eval_count: int = Field(gt=0, le=TOKENS_MAX)
+    eval_count: int = Field(default=0, ge=0, le=TOKENS_MAX)
 
 
 async def _bounded(response: httpx.Response) -> bytes:

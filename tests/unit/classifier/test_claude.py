@@ -16,7 +16,7 @@ from processes.support.steps.answer.output import Proposal
 from services.classifier.outbound.claude import ANSWER_BYTES_MAX, Claude
 from services.classifier.outbound.price_list import prices
 from services.classifier.ports import AnswerLostError, RefusedError
-from tests.fakes.anthropic import FakeAnthropic
+from tests.fakes.anthropic import USAGE, FakeAnthropic
 from tests.unit.support.tickets import ASK, proposal
 from tests.virtual import VirtualTime, live
 
@@ -237,6 +237,41 @@ async def test_what_is_no_message_is_tried_later(body: bytes) -> None:
         await claude(fake).propose(ASK)
 
     assert caught.value.code == "model_unreadable"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"usage": USAGE | {"input_tokens": -5}},
+        {"usage": USAGE | {"output_tokens": 10**30}},
+        {"usage": USAGE | {"output_tokens": True}},
+        {"usage": USAGE | {"cache_read_input_tokens": -5}},
+        {"usage": USAGE | {"cache_creation_input_tokens": "many"}},
+        {"model": None},
+        {"content": [{"type": "text", "text": 5}]},
+    ],
+    ids=repr,
+)
+async def test_a_message_that_cannot_be_counted_or_named_is_lost_and_nothing_is_guessed(
+    changed: dict[str, object],
+) -> None:
+    fake = FakeAnthropic("{}")
+    whole = {"id": "m", "type": "message", "role": "assistant", "model": MODEL, "stop_reason": "end_turn"}
+    told = {**whole, "content": [{"type": "text", "text": "{}"}], "usage": USAGE, **changed}
+    fake.body, fake.headers = json.dumps(told).encode(), {"content-type": "application/json"}
+
+    with pytest.raises(AnswerLostError) as caught:
+        await claude(fake).propose(ASK)
+
+    assert caught.value.code == "model_unreadable"
+
+
+async def test_an_output_that_no_wire_can_carry_back_is_shown_without_what_it_cannot() -> None:
+    fake = FakeAnthropic("{}")
+
+    await claude(fake).propose(replace(ASK, previous=("no\ud800pe", "output: json_invalid")))
+
+    assert fake.requests[0]["messages"][1]["content"] == "nope"
 
 
 async def _endless(piece: bytes, seconds: float = 0.0) -> AsyncIterator[bytes]:

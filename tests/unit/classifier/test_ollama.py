@@ -250,10 +250,12 @@ async def test_an_answer_that_was_cut_off_is_handed_on_for_the_one_retry(fake: F
         (b"<html>", {}),
         (b"null", {}),
         (b'{"model": "m:1b", "message": {"content": "{}"}, "done": false}', {}),
+        (b'{"model": "m", "message": {"content": "{}"}, "done": true, "prompt_eval_count": -5}', {}),
+        (b'{"model": "m", "message": {"content": "{}"}, "done": true, "prompt_eval_count": 9999999999999999999}', {}),
         (b" " * (ANSWER_BYTES_MAX + 1), {}),
         (gzip.compress(b"{}"), {"content-encoding": "gzip"}),
     ],
-    ids=["nothing", "a page", "null", "half an answer", "too much", "packed"],
+    ids=["nothing", "a page", "null", "half an answer", "less than nothing", "no count", "too much", "packed"],
 )
 async def test_what_is_no_answer_is_tried_later(fake: FakeOllama, body: bytes, headers: dict[str, str]) -> None:
     fake.body, fake.headers = body, headers
