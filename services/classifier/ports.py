@@ -124,6 +124,9 @@ class Purse(Protocol):
     async def settle(self, call: UUID, took: Cost) -> None:
         """What the call took, once."""
 
+    async def look(self) -> None:
+        """Have `taken` say what earlier tries took, also where this one reserves nothing."""
+
     async def lose(self, call: UUID) -> None:
         """Nobody can tell what the call took: it counts for the most, and nobody waits for it."""
 

@@ -16,9 +16,10 @@ from contracts.base import Fact
 from contracts.events.control import RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.proposals import BudgetExhausted, ProposalFailed, ProposalMade
-from contracts.failures import LaterError
+from contracts.failures import LaterError, PermanentError
 from nightshift.supervisor import PROJECT
 from services.classifier.outbound.budget import PostgresBudget
+from services.classifier.outbound.patient import FAILURES_MAX, PatientProvider
 from services.classifier.ports import AnswerLostError, Cost
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import tiny
@@ -217,6 +218,36 @@ async def test_an_event_tells_what_all_tries_of_its_work_took(migrated: Migrated
             "invalid, lost, accepted; nothing for what was turned away"
         )
         assert await spent(found) == made.cost_usd
+
+
+async def test_an_event_tells_what_earlier_tries_took_where_the_last_one_is_turned_away_for_good(
+    migrated: MigratedDatabase,
+) -> None:
+    lost = AnswerLostError("model_timeout", "no answer", seconds=0)
+    async with desk(migrated, lost, PermanentError("model_key_rejected", "401")) as found:
+        await ask(found, "1")
+
+        [failed] = await said(found, ProposalFailed)
+        [dead] = await said(found, DeadLetterRaised)
+        assert (failed.code, dead.code, dead.message) == ("model_key_rejected", "model_key_rejected", "401")
+        assert failed.cost_usd == await spent(found) == WORST.cost_usd
+
+
+async def test_what_lost_calls_took_is_told_where_the_model_is_left_alone_until_waiting_is_over(
+    migrated: MigratedDatabase,
+) -> None:
+    lost = AnswerLostError("model_timeout", "no answer", seconds=0)
+    async with desk(migrated, lost) as found:
+        found.provider = PatientProvider(found.model)
+        found.worker = found.new_worker()
+        await ask(found, "1")  # again and again, until the model is left alone
+        asked = len(found.model.asked)
+        await set_clock(found.admin, "classifier", NOON + timedelta(hours=25))  # max_age_hours is 24
+        await found.worker.step()
+
+        [failed] = await said(found, ProposalFailed)
+        assert (failed.code, asked) == ("model_left_alone", FAILURES_MAX)
+        assert failed.cost_usd == await spent(found) == WORST.cost_usd * FAILURES_MAX
 
 
 async def test_what_is_used_of_each_ceiling_is_told_as_a_figure(migrated: MigratedDatabase) -> None:

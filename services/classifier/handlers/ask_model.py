@@ -95,15 +95,15 @@ async def ask_model(
         try:
             answer = await _asked(provider, ask, purse)
         except RunBudgetExhaustedError as error:
-            return Rejected(error.code, str(error), _in_all(spent, purse))
+            return Rejected(error.code, str(error), with_earlier(spent, purse))
         except RefusedError as refusal:
             _count(provider.name, refusal.answer)
             asked_total.labels(provider.name, "refused").inc()
-            return Rejected(refusal.code, str(refusal), _in_all(spent.and_for(refusal.answer), purse))
+            return Rejected(refusal.code, str(refusal), with_earlier(spent.and_for(refusal.answer), purse))
         except PermanentError as error:
             if not why:
                 raise
-            return Rejected(_INVALID, f"the output failed the schema: {why}; then: {error}", _in_all(spent, purse))
+            return Rejected(_INVALID, f"the output failed the schema: {why}; then: {error}", with_earlier(spent, purse))
         spent = spent.and_for(answer)
         _count(provider.name, answer)
         try:
@@ -114,8 +114,8 @@ async def ask_model(
             ask = replace(ask, previous=(answer.text, why))
         else:
             asked_total.labels(provider.name, "accepted").inc()
-            return Accepted(output, answer.model, _in_all(spent, purse))
-    return Rejected(_INVALID, f"the output failed the schema twice: {why}", _in_all(spent, purse))
+            return Accepted(output, answer.model, with_earlier(spent, purse))
+    return Rejected(_INVALID, f"the output failed the schema twice: {why}", with_earlier(spent, purse))
 
 
 async def _asked(provider: Provider, ask: Ask, purse: Purse | None) -> Answer:
@@ -142,7 +142,7 @@ def _cost_of(answer: Answer) -> Cost:
     return Cost(tokens_in=answer.tokens_in, tokens_out=answer.tokens_out, cost_usd=answer.cost_usd)
 
 
-def _in_all(spent: Spent, purse: Purse | None) -> Spent:
+def with_earlier(spent: Spent, purse: Purse | None) -> Spent:
     """With what earlier tries of the same work took, which no event has told."""
     if purse is None or (taken := purse.taken) is None:
         return spent

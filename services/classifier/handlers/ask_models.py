@@ -16,6 +16,7 @@ from services.classifier.handlers.ask_model import (
     always,
     ask_model,
     count_from_zero,
+    with_earlier,
 )
 from services.classifier.ports import Ask, MoneyReservedError, Provider, Purse
 from services.runtime.process import FallsBackOn
@@ -67,7 +68,7 @@ async def ask_models(
     """What came of the question, and which models came to nothing, in their order.
 
     An output that nobody accepted is a person's, and is not asked for again. Where no model said anything, those that
-    may answer later are waited for. Raises NobodyAnsweredError, PermanentError, MoneyReservedError, PausedError.
+    may answer later are waited for. Raises NobodyAnsweredError, MoneyReservedError, PausedError.
     """
     failed: list[ModelFailed] = []
     rejected: list[Rejected] = []
@@ -94,7 +95,9 @@ async def ask_models(
             break
         if number < len(models):
             passed_over_total.labels(model.name, why).inc()
-    return _without_answer(failed, rejected, later, never), tuple(failed)
+    if never:
+        await purse.look()
+    return _without_answer(failed, rejected, later, never, purse), tuple(failed)
 
 
 def _without_answer(
@@ -102,6 +105,7 @@ def _without_answer(
     rejected: Sequence[Rejected],
     later: Sequence[LaterError],
     never: Sequence[PermanentError],
+    purse: Purse,
 ) -> Rejected:
     if rejected:
         last = rejected[-1]
@@ -109,9 +113,7 @@ def _without_answer(
     if later:
         soonest = min(later, key=lambda error: error.seconds)
         raise NobodyAnsweredError(soonest, failed) from soonest
-    if len(failed) == 1:
-        raise never[-1]
-    return Rejected(never[-1].code, _told(str(never[-1]), failed), Spent(attempts=len(never)))
+    return Rejected(never[-1].code, _told(str(never[-1]), failed), with_earlier(Spent(attempts=len(never)), purse))
 
 
 def _told(why: str, failed: Sequence[ModelFailed]) -> str:

@@ -113,17 +113,18 @@ class Proposing:
                     except MoneyReservedError:
                         raise
                     except LaterError as error:
-                        if (failed := self._waited_out(run, stored, error)) is None:
+                        if (failed := await self._waited_out(run, stored, error)) is None:
                             raise
                         return Done((failed,))
         except Exception as error:  # noqa: BLE001  # failures.tell sorts it: never, later, or again
             return error
 
-    def _waited_out(self, run: "_Run", stored: StoredCase, error: LaterError) -> Event[Fact] | None:
+    async def _waited_out(self, run: "_Run", stored: StoredCase, error: LaterError) -> Event[Fact] | None:
         """A person is told when even an outage is no excuse: nobody would answer unattended what is so old."""
         basis = self.process.case.basis(stored.case)
         if basis is None or run.now - self.process.case.asked_at(stored.case) <= self.process.max_age(stored.door):
             return None
+        await run.purse.look()
         taken = run.purse.taken or Cost()
         failed = ProposalFailed(
             basis=basis,

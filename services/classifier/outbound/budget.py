@@ -34,6 +34,7 @@ _NAMES = uuid5(NAMESPACE_URL, "nightshift:budget")
 
 _RESERVE = "SELECT * FROM reserve_model_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 _SETTLE = "SELECT * FROM settle_model_call($1, $2, $3, $4)"
+_TAKEN = "SELECT * FROM model_calls_taken($1)"
 _LOSE = "UPDATE model_calls SET live_until = clock_timestamp() WHERE call_id = $1 AND settled_at IS NULL"
 _DEAREST = """
 SELECT case_id, CASE $3 WHEN 'tokens' THEN sum(tokens_in + tokens_out) ELSE trim_scale(sum(cost_usd)) END AS spent
@@ -160,6 +161,12 @@ class PostgresPurse:
         self._is_begun |= took != Cost()
         if took.cost_usd > self._worst.cost_usd:
             log.error("a call took more than it could", model=self._model, call=str(call), usd=str(took.cost_usd))
+
+    async def look(self) -> None:
+        row = await self._twice(lambda connection: connection.fetchrow(_TAKEN, self._work))
+        assert row is not None, "it answers with a row"
+        if (found := _cost_of(row)) != Cost():
+            self.taken = found
 
     async def lose(self, call: UUID) -> None:
         self._is_begun = True

@@ -73,6 +73,9 @@ class Till:
             cost_usd=before.cost_usd + took.cost_usd,
         )
 
+    async def look(self) -> None:
+        pass
+
     async def lose(self, call: UUID) -> None:
         del call
 
@@ -182,9 +185,13 @@ async def test_an_invalid_output_whose_retry_has_no_room_is_told_as_what_it_was(
 
 
 async def test_where_every_model_turns_the_question_away_a_person_learns_which_and_why() -> None:
-    answer, _ = await ask(model("first", NO_KEY), model("second", TOO_LARGE))
+    purse = Till()
+    purse.taken = Cost(cost_usd=Decimal("0.07"))  # by tries before this one
+
+    answer, _ = await ask(model("first", NO_KEY), model("second", TOO_LARGE), purse=purse)
 
     assert isinstance(answer, Rejected)
+    assert (answer.spent.attempts, answer.spent.cost_usd) == (2, Decimal("0.07"))
     assert answer.code == "model_context_exceeded"
     assert answer.why == "too large (asked in turn: first model_key_rejected, second model_context_exceeded)"
 
