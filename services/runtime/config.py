@@ -160,12 +160,23 @@ class MissingSettingError(Exception):
         super().__init__(f"setting {name} is not set: set {name}, or {name}_FILE to the path of a file that holds it")
 
 
+class UnreadableSettingError(Exception):
+    """A setting's file that is no text. What it holds is not quoted: it may be a secret."""
+
+    def __init__(self, name: str, line: int) -> None:
+        super().__init__(f"the file that {name}_FILE names is in line {line} no longer UTF-8: save it as UTF-8")
+
+
 def named_setting(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The value of a setting, or none where it is not set. Raises OSError for a file that cannot be read."""
+    """The value of a setting, or none where it is not set. Raises OSError, UnreadableSettingError."""
     if value := environment.get(name):
         return value
     if file := environment.get(f"{name}_FILE"):
-        return Path(file).read_text().strip() or None
+        told = Path(file).read_bytes()
+        try:
+            return told.decode("utf-8-sig").strip() or None
+        except UnicodeDecodeError as error:
+            raise UnreadableSettingError(name, told.count(b"\n", 0, error.start) + 1) from None
     return None
 
 

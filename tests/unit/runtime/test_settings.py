@@ -10,7 +10,13 @@ from nightshift.stack import external_admin_url
 from services.actor.config import ZendeskAccount
 from services.classifier.config import Settings as ClassifierSettings
 from services.reporter.config import ReporterSettings
-from services.runtime.config import KafkaSettings, MigrationSettings, RuntimeSettings, named_setting
+from services.runtime.config import (
+    KafkaSettings,
+    MigrationSettings,
+    RuntimeSettings,
+    UnreadableSettingError,
+    named_setting,
+)
 
 SECRET = "a secret with 24 letters"
 
@@ -133,3 +139,21 @@ def test_a_client_is_told_the_broker_s_name_and_password() -> None:
         "sasl_plain_password": "a password",
     }
     assert "a password" not in repr(settings)
+
+
+def test_a_file_that_is_no_utf_8_is_refused_with_its_line_and_quotes_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.toml").write_bytes("as_of = 2026-11-27\n# für uns\n".encode("latin-1"))
+    monkeypatch.setenv("NIGHTSHIFT_PRICES_FILE", str(tmp_path / "prices.toml"))
+
+    with pytest.raises(UnreadableSettingError, match=r"NIGHTSHIFT_PRICES_FILE.* line 2 .*save it as UTF-8") as refused:
+        ClassifierSettings()
+
+    assert refused.value.__cause__ is None
+
+
+def test_a_mark_of_the_byte_order_before_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xef\xbb\xbfkey")
+
+    assert named_setting("KEY", {"KEY_FILE": str(tmp_path / "key")}) == "key"
