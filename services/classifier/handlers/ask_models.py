@@ -107,7 +107,7 @@ def _without_answer(
     never: Sequence[PermanentError],
     purse: Purse,
 ) -> Rejected:
-    if rejected:
+    if any(one.spent.attempts for one in rejected) or (rejected and not later):
         last = rejected[-1]
         return replace(last, why=_told(last.why, failed), spent=_in_all(last.spent, rejected[:-1]))
     if later:

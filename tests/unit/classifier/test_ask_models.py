@@ -173,6 +173,15 @@ async def test_an_output_that_nobody_accepted_is_a_persons_and_is_not_paid_for_a
     assert "asked in turn: m0 " in answer.why
 
 
+async def test_a_model_that_was_too_dear_to_be_asked_said_nothing_and_the_next_is_waited_for() -> None:
+    with pytest.raises(NobodyAnsweredError) as nobody:
+        await ask(
+            model("first", GOOD), model("second", AWAY), purse=Till(SPENT), falls_back_on=["budget", "unavailable"]
+        )
+
+    assert nobody.value.code == "model_unreachable"
+
+
 async def test_an_invalid_output_whose_retry_has_no_room_is_told_as_what_it_was() -> None:
     answer, failed = await ask(model("first", BAD, TOO_LARGE))
 
