@@ -121,8 +121,8 @@ class Purse(Protocol):
         """
         ...
 
-    async def settle(self, call: UUID, took: Cost) -> None:
-        """What the call took, once."""
+    async def settle(self, call: UUID, took: Cost, *, request_id: str | None = None) -> None:
+        """What the call took, once; and the vendor's own name of it."""
 
     async def look(self) -> None:
         """Have `taken` say what earlier tries took, also where this one reserves nothing."""

@@ -310,6 +310,21 @@ async def test_a_call_is_taken_for_dead_only_when_its_turn_and_its_answer_are_bo
         await budget.purse(claim(1, 2)).reserve(cost(1, 3), "m")
 
 
+async def test_a_call_keeps_the_vendors_name_of_it_from_its_first_settlement(
+    database: Database, migrated: MigratedDatabase
+) -> None:
+    purse = PostgresBudget(database, process()).purse(claim(1, 1))
+    await at(migrated, NOON)
+    call = await purse.reserve(cost(1, 5), "m")
+
+    await purse.settle(call, cost(1, 4), request_id="req_1")
+    await purse.settle(call, cost(1, 3), request_id="req_2")
+
+    async with database.connection() as connection:
+        assert await connection.fetchval("SELECT request_id FROM model_calls WHERE call_id = $1", call) == "req_1"
+    assert (await spend(database))["total"][1] == Decimal("0.04")
+
+
 async def test_a_call_that_is_settled_after_midnight_was_the_days_before(
     database: Database, migrated: MigratedDatabase
 ) -> None:

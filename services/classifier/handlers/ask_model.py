@@ -126,7 +126,7 @@ async def _asked(provider: Provider, ask: Ask, purse: Purse | None) -> Answer:
     try:
         answer = await provider.propose(ask)
     except RefusedError as refusal:
-        await purse.settle(call, _cost_of(refusal.answer))
+        await purse.settle(call, _cost_of(refusal.answer), request_id=refusal.answer.request_id)
         raise
     except AnswerLostError:
         await purse.lose(call)
@@ -134,7 +134,7 @@ async def _asked(provider: Provider, ask: Ask, purse: Purse | None) -> Answer:
     except (LaterError, PermanentError):  # turned away: nothing was answered
         await purse.settle(call, Cost())
         raise
-    await purse.settle(call, _cost_of(answer))
+    await purse.settle(call, _cost_of(answer), request_id=answer.request_id)
     return answer
 
 

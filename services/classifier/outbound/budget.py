@@ -33,7 +33,7 @@ BUSY_SECONDS = 2.0
 _NAMES = uuid5(NAMESPACE_URL, "nightshift:budget")
 
 _RESERVE = "SELECT * FROM reserve_model_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-_SETTLE = "SELECT * FROM settle_model_call($1, $2, $3, $4)"
+_SETTLE = "SELECT * FROM settle_model_call($1, $2, $3, $4, $5)"
 _TAKEN = "SELECT * FROM model_calls_taken($1)"
 _LOSE = "UPDATE model_calls SET live_until = clock_timestamp() WHERE call_id = $1 AND settled_at IS NULL"
 _DEAREST = """
@@ -152,9 +152,11 @@ class PostgresPurse:
             await self._refuse(row)
         return call
 
-    async def settle(self, call: UUID, took: Cost) -> None:
+    async def settle(self, call: UUID, took: Cost, *, request_id: str | None = None) -> None:
         row = await self._twice(
-            lambda connection: connection.fetchrow(_SETTLE, call, took.tokens_in, took.tokens_out, took.cost_usd)
+            lambda connection: connection.fetchrow(
+                _SETTLE, call, took.tokens_in, took.tokens_out, took.cost_usd, request_id
+            )
         )
         assert row is not None, "a call that was reserved is known"
         self.taken = _cost_of(row)

@@ -64,8 +64,8 @@ class Till:
             raise self.refuses.pop(0)
         return uuid4()
 
-    async def settle(self, call: UUID, took: Cost) -> None:
-        del call
+    async def settle(self, call: UUID, took: Cost, *, request_id: str | None = None) -> None:
+        del call, request_id
         before = self.taken or Cost()
         self.taken = Cost(
             tokens_in=before.tokens_in + took.tokens_in,
