@@ -29,6 +29,7 @@ WHY: Final[Mapping[str, FallsBackOn]] = {
     "model_left_alone": "unavailable",
     "model_rate_limited": "overloaded",
     "model_overloaded": "overloaded",
+    "model_busy": "overloaded",
     "model_key_rejected": "rejected",
     "model_payment_required": "rejected",
     "model_forbidden": "rejected",

@@ -95,7 +95,7 @@ class Ollama:
                 await self._turns.acquire()
         except TimeoutError as error:
             raise LaterError(
-                "model_overloaded", "the model is busy with other questions", seconds=RETRY_DEFAULT_SECONDS
+                "model_busy", "the model is busy with other questions of ours", seconds=RETRY_DEFAULT_SECONDS
             ) from error
         try:
             return await self._asked(ask)

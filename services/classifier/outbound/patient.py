@@ -33,10 +33,13 @@ class PatientProvider:
         try:
             answer = await self._provider.propose(ask)
         except LaterError as error:
-            if error.code == "model_rate_limited":  # an answer, if not the one that was hoped for
-                self._breaker.succeeded()
-            else:
-                self._breaker.failed(self._clock())
+            match error.code:
+                case "model_rate_limited":  # an answer, if not the one that was hoped for
+                    self._breaker.succeeded()
+                case "model_busy":  # with our own questions: it was not asked
+                    self._breaker.gave_up()
+                case _:
+                    self._breaker.failed(self._clock())
             raise
         except PermanentError:
             self._breaker.succeeded()

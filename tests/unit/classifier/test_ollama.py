@@ -317,7 +317,7 @@ def test_a_question_whose_turn_does_not_come_was_never_sent_and_is_asked_later(f
                 await provider.propose(ASK)
             first.cancel()
 
-        assert (type(later.value), later.value.code) == (LaterError, "model_overloaded")
+        assert (type(later.value), later.value.code) == (LaterError, "model_busy")
         assert len(fake.requests) == 1
 
     live(scenario, begins_at=datetime(2026, 11, 22, tzinfo=UTC))

@@ -49,6 +49,12 @@ async def test_after_some_calls_that_were_lost_one_at_a_time_finds_out_more() ->
     assert len(outage.model.asked) == FAILURES_MAX + 1
 
 
+async def test_a_queue_of_ones_own_says_nothing_about_the_model() -> None:
+    outage = Outage([LaterError("model_busy", "no turn", seconds=5)])
+
+    assert [await outage.ask() for _ in range(2 * FAILURES_MAX)] == ["model_busy"] * 2 * FAILURES_MAX
+
+
 async def test_a_model_that_answers_again_is_asked_again() -> None:
     outage = Outage([*[LOST] * FAILURES_MAX, GOOD])
     for _ in range(FAILURES_MAX):
