@@ -39,10 +39,10 @@ def case(
         console.print(Text(f"{row.case_id}  {row.state}{waiting}", "bold"))
         sla = f"{row.sla.state} ({row.sla.why.replace('_', ' ')})"
         console.print(f"{row.label or 'no label'} · first reply {sla} · ${row.cost_usd} · {row.events} events\n")
-    for one in (one for one in told.runs if one.cost_usd):
-        console.print(
-            f"run {one.correlation_id}: {one.state}, {one.tokens_in + one.tokens_out:,} tokens, ${one.cost_usd}"
-        )
+    for one in told.runs:
+        if one.cost_usd:
+            tokens = one.tokens_in + one.tokens_out
+            console.print(f"run {one.correlation_id}: {one.state}, {tokens:,} tokens, ${one.cost_usd}")
     if told.cut:
         console.print("earlier events are left out")
     for line in told.lines:

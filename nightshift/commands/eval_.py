@@ -30,7 +30,9 @@ _SHOWN_MAX = 15
 def eval_(
     process: Annotated[str, typer.Argument(metavar="PROCESS", help="A folder below processes/, such as `support`.")],
     *,
-    model: Annotated[str | None, typer.Option(help="`nearest` or `claude:<model>`; else the settings say.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="`nearest`, `claude:<model>` or `ollama:<model>`; else the settings say.")
+    ] = None,
     times: Annotated[int, typer.Option(min=1, max=20, help="Ask so often about each; more than 1 shows flicker.")] = 1,
     against: Annotated[
         Path | None,
@@ -56,8 +58,8 @@ def eval_(
     """
     loaded = process_named(process)
     from nightshift.evals import examples, result, run as runs  # noqa: PLC0415  # a model's libraries take seconds to load
-    from nightshift.trial import provider_named  # noqa: PLC0415
-    from services.classifier.domain.regime import record_of  # noqa: PLC0415
+    from nightshift.trial import provider_named  # noqa: PLC0415  # as above
+    from services.classifier.domain.regime import record_of  # noqa: PLC0415  # as above
 
     file = loaded.folder / examples.FILE
     if from_log:
@@ -88,7 +90,7 @@ def eval_(
 
 
 async def _candidates(state: Path, process: "Process", known: Sequence["Eval"]) -> "Candidates":
-    from nightshift.evals.from_log import candidates  # noqa: PLC0415
+    from nightshift.evals.from_log import candidates  # noqa: PLC0415  # as above
 
     with progress.bar() as told:
         async with database(state) as connection:

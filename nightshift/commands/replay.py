@@ -83,7 +83,10 @@ def replay_decisions(
         str | None, typer.Option(metavar="PROCESS", help="One of them; else all of the settings.")
     ] = None,
     repropose: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Let a model propose anew: `nearest` or `claude:<model>`.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Let a model propose anew: `nearest`, `claude:<model>` or `ollama:<model>`."
+        ),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="USD", help="What --repropose may cost in all; needed for a model that costs.")

@@ -23,7 +23,9 @@ def try_(
     subject: Annotated[str, typer.Option(help="The subject.")] = "",
     requester: Annotated[str, typer.Option(help="The customer's id, for the facts.")] = "1",
     channel: Annotated[str, typer.Option(help="How it came in.")] = "email",
-    model: Annotated[str | None, typer.Option(help="`nearest` or `claude:<model>`; else the settings say.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="`nearest`, `claude:<model>` or `ollama:<model>`; else the settings say.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show facts, proposal, decision with its reasons, and cost for a text. Nothing is sent and nothing is stored."""

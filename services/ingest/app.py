@@ -39,7 +39,7 @@ from services.runtime.kafka import Link
 from services.runtime.kafka_clients import RECORD_BYTES_MAX, Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
-from services.runtime.postgres import CONTENDED, UNAVAILABLE, connect
+from services.runtime.postgres import CONTENDED, UNAVAILABLE, Database, connect
 from services.runtime.process import ProcessInvalidError, load_all
 from services.runtime.relay import Relay
 from services.runtime.service import Part, serve
@@ -224,17 +224,7 @@ async def run() -> None:
         )
         trace = tracing(exported=settings.otlp_url is not None)
         comparisons = [
-            Reconciling(
-                door=door,
-                outside=outside_of(door, client),
-                hours=ReconciledHours(database),
-                intake=writers,
-                clock=clock,
-                trace=trace,
-                every=timedelta(seconds=settings.reconcile_seconds),
-                grace=timedelta(seconds=settings.reconcile_grace_seconds),
-                list_pause_seconds=60 / settings.list_calls_per_minute,
-            )
+            _comparison(door, settings, database, client, writers, clock, trace)
             for door in doors
             if door.settings.compared
         ]
@@ -267,3 +257,25 @@ async def run() -> None:
                 http=QuickProtocol,
             )
             writers.close()
+
+
+def _comparison(
+    door: OpenDoor,
+    settings: Settings,
+    database: Database,
+    client: httpx.AsyncClient,
+    writers: Writers,
+    clock: PostgresClock,
+    trace: Trace,
+) -> Reconciling:
+    return Reconciling(
+        door=door,
+        outside=outside_of(door, client),
+        hours=ReconciledHours(database),
+        intake=writers,
+        clock=clock,
+        trace=trace,
+        every=timedelta(seconds=settings.reconcile_seconds),
+        grace=timedelta(seconds=settings.reconcile_grace_seconds),
+        list_pause_seconds=60 / settings.list_calls_per_minute,
+    )

@@ -24,12 +24,12 @@ class FakeAnthropic:
     requests: list[dict[str, Any]] = field(default_factory=list)
     sent: list[httpx2.Request] = field(default_factory=list)
 
-    def claude(self) -> Claude:
+    def claude(self, model: str = MODEL) -> Claude:
         """A provider that asks it."""
         return Claude(
-            model=MODEL,
-            price=prices().models[MODEL],
-            api_key="k",
+            model=model,
+            price=prices().models[model],
+            api_key="secret-key",
             base_url="http://model.test",
             timeout_seconds=5,
             http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(self.handle)),

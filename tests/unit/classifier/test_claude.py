@@ -24,14 +24,7 @@ MODEL = "claude-sonnet-5-5"
 
 
 def claude(fake: FakeAnthropic, model: str = MODEL) -> Claude:
-    return Claude(
-        model=model,
-        price=prices().models[model],
-        api_key="secret-key",
-        base_url="http://model.test",
-        timeout_seconds=5,
-        http_client=httpx2.AsyncClient(transport=httpx2.MockTransport(fake.handle)),
-    )
+    return fake.claude(model)
 
 
 @pytest.fixture
