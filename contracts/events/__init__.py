@@ -14,6 +14,7 @@ NEWEST: tuple[type[Fact], ...] = (
     proposals.ProposalFailed,
     proposals.BudgetExhausted,
     decisions.DecisionMade,
+    decisions.HandoverPlanned,
     decisions.ApprovalRequested,
     decisions.ApprovalResolved,
     effects.EffectAttempted,

@@ -49,6 +49,18 @@ class DecisionMade(Fact):
     """contracts.decision.decision_digest, of the requests in clear; none as above."""
 
 
+class HandoverPlanned(Fact):
+    """After a decision, or without one, a person is told: what was decided no longer holds, or could not be done."""
+
+    TYPE: ClassVar[str] = "handover.planned.v1"
+    TOPIC: ClassVar[str] = topics.DECISIONS
+
+    basis: str
+    reasons: tuple[Reason, ...]
+    effect_keys: tuple[str, ...]
+    """The effects that tell."""
+
+
 class ApprovalRequested(Fact):
     """A held decision waits for a person: exactly the sealed requests, and nothing else, may be approved."""
 

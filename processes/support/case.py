@@ -190,8 +190,17 @@ def party(case: Case) -> str | None:
 
 
 def stamp(case: Case) -> str | None:
-    """The raw `updated_at` as last seen."""
-    return case.text("updated_at")
+    """The raw `updated_at` as last seen; none where only a read can tell what was said up to then.
+
+    An update makes several events. What is younger than the question may be known by one of them, a status, while the
+    public answer beside it comes later, or never.
+    """
+    said = case.said("updated_at")[-1:]
+    now = basis(case)
+    if not said or now is None:
+        return case.text("updated_at")
+    heard_whole = said[0].version <= now.split("|")[0] or said[0].received <= (case.read_at or "")
+    return case.text("updated_at") if heard_whole else None
 
 
 def needs_reading(case: Case) -> bool:

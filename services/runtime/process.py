@@ -273,7 +273,11 @@ class CaseModule(Protocol):
         """Whose case it is: the requester's id."""
 
     def stamp(self, case: Contract) -> str | None:
-        """The object's `updated_at` as last seen, for conditional writes."""
+        """The object's `updated_at` as last seen, for conditional writes.
+
+        None where something may have been said up to then that was not heard of: the object is read before it is
+        written to.
+        """
 
     def needs_reading(self, case: Contract) -> bool:
         """A hint, a tie, or a missing text: read the object before answering."""

@@ -21,6 +21,7 @@ _TYPES = (
     "case.opened.v1",
     "case.changed.v1",
     "decision.made.v1",
+    "handover.planned.v1",
     "approval.resolved.v1",
     "effect.attempted.v1",
     "process.paused.v1",
@@ -58,10 +59,10 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What allowed effects: a decision, or a person's answer."""
+    """What allowed effects: a decision, a handover beside it, or a person's answer."""
 
     by: str
-    """A verdict, or `approved`."""
+    """A verdict, `handover`, or `approved`."""
     effect_keys: tuple[str, ...]
 
 
@@ -151,6 +152,8 @@ async def read_log(connection: Connection) -> Log:
             match row["type"]:
                 case "decision.made.v1":
                     planned.append(Planned(data["verdict"], tuple(data["effect_keys"])))
+                case "handover.planned.v1":
+                    planned.append(Planned("handover", tuple(data["effect_keys"])))
                 case "approval.resolved.v1":
                     planned.append(Planned(data["answer"], tuple(data["effect_keys"])))
                 case "effect.attempted.v1":

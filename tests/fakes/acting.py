@@ -15,6 +15,7 @@ from contracts.base import Fact
 from contracts.basis import basis_of
 from contracts.envelope import Event, decode
 from contracts.events.cases import CaseChanged
+from contracts.events.decisions import ApprovalResolved, DecisionMade, HandoverPlanned
 from contracts.events.proposals import MadeFrom, ProposalMade
 from services.actor.app import handlers_of
 from services.actor.handlers.approval import expire_approvals
@@ -175,6 +176,17 @@ class Bench:
         )
         return [decode(row["headers"], row["body"]).data for row in rows]
 
+    async def unexplained(self) -> list[str]:
+        """Effects that were planned, and that no decision, handover or approval in the outbox names."""
+        explained = {
+            key
+            for kind in (DecisionMade, HandoverPlanned, ApprovalResolved)
+            for said in await self.said(kind)
+            for key in said.effect_keys
+        }
+        keys = [row["effect_key"] for row in await self.admin.fetch("SELECT effect_key FROM actor.effects")]
+        return [key for key in keys if key not in explained]
+
     async def states(self) -> dict[str, str]:
         """State of each effect, by kind and basis's name."""
         rows = await self.admin.fetch("SELECT kind, basis, state FROM actor.effects ORDER BY ordinal")
@@ -190,7 +202,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(migrated: MigratedDatabase, process: Process | None = None) -> AsyncIterator[Bench]:
-    """A bench whose process runs."""
+    """A bench whose process runs. Whatever happened in it, the log explains each effect."""
     admin = await asyncpg.connect(migrated.admin_url)
     try:
         for name in ("json", "jsonb"):
@@ -200,6 +212,8 @@ async def bench(migrated: MigratedDatabase, process: Process | None = None) -> A
         now: datetime = await admin.fetchval("SELECT date_trunc('second', clock_timestamp()) - interval '60 s'")
         await admin.execute("INSERT INTO control.switches (process, paused) VALUES ('tiny', false)")
         async with connect(migrated.url("nightshift_actor"), schema="actor") as database:
-            yield Bench(database, admin, process or tiny(), FakeDestination(now))
+            made = Bench(database, admin, process or tiny(), FakeDestination(now))
+            yield made
+            assert await made.unexplained() == []
     finally:
         await admin.close()

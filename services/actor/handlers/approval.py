@@ -15,7 +15,7 @@ from contracts.events.decisions import ApprovalResolved
 from contracts.sealed import UnsealableError
 from services.actor.domain import effect
 from services.actor.handlers import ledger
-from services.actor.handlers.hand_over import Handover, hand_over
+from services.actor.handlers.hand_over import Handover, hand_over_beside
 from services.actor.handlers.say import SOURCE, Cause, approvals_put_off_total, say
 from services.runtime import cases, outbox, vault
 from services.runtime.failures import Later, tell
@@ -145,7 +145,7 @@ async def _to_a_person(
         return
     reasons = (Reason(code=code, text=text),)
     handover = Handover(stored=stored, basis=row["basis"], reasons=reasons, cause=cause)
-    await hand_over(connection, {process.name: process}, [handover])
+    await hand_over_beside(connection, {process.name: process}, [handover])
 
 
 async def _resolve(

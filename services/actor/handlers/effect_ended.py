@@ -5,7 +5,7 @@ from uuid import uuid5
 from contracts.decision import Reason
 from services.actor.domain import effect
 from services.actor.handlers import ledger
-from services.actor.handlers.hand_over import Handover, hand_over
+from services.actor.handlers.hand_over import Handover, hand_over_beside
 from services.actor.handlers.say import SERVICE
 from services.runtime import dead_letters
 from services.runtime.cases import StoredCase
@@ -44,7 +44,7 @@ async def to_a_person(
 ) -> None:
     """The case is handed over, with this reason."""
     handover = Handover(stored=stored, basis=row["basis"], reasons=(reason,), cause=ledger.cause_of(row))
-    await hand_over(connection, {process.name: process}, [handover])
+    await hand_over_beside(connection, {process.name: process}, [handover])
 
 
 async def die(

@@ -16,7 +16,7 @@ from services.actor.domain import effect
 from services.actor.handlers import ledger
 from services.actor.handlers.effect_claimed import Claim
 from services.actor.handlers.effect_ended import HOLD, put_back, to_a_person
-from services.actor.handlers.hand_over import NO_BASIS, Handover, hand_over
+from services.actor.handlers.hand_over import NO_BASIS, Handover, hand_over_beside
 from services.actor.handlers.say import Cause, effects_total, say
 from services.runtime import cases, outbox, switches
 from services.runtime.postgres import Connection
@@ -195,7 +195,7 @@ async def _hold(connection: Connection, process: Process, case_id: str, strange:
             reasons=(Reason(code="account_used", text="Somebody wrote with the account that only software uses."),),
             cause=Cause(cause_id, cause_id),
         )
-        await hand_over(connection, processes, [handover])
+        await hand_over_beside(connection, processes, [handover])
 
 
 async def _not_there(connection: Connection, process: Process, row: ledger.Row) -> None:

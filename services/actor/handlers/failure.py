@@ -8,7 +8,7 @@ from contracts.envelope import Event, follow_up_id
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.decisions import DecisionMade
 from contracts.events.proposals import ProposalFailed
-from services.actor.handlers.hand_over import NO_BASIS, Handover, hand_over
+from services.actor.handlers.hand_over import NO_BASIS, Handover, hand_over, say_planned
 from services.actor.handlers.say import Cause, decisions_total, say
 from services.runtime import cases, outbox
 from services.runtime.postgres import Connection
@@ -60,6 +60,8 @@ async def decide_failures(connection: Connection, processes: Mapping[str, Proces
     )
     decided = {row["decision_id"]: row["decided_at"] for row in rows}
     keys = await hand_over(connection, processes, wanted)
+    beside = [(w, keys.get(w.stored.case_id, ())) for w, of in zip(wanted, ids, strict=True) if of not in decided]
+    await say_planned(connection, beside)
     for want, decision_id in zip(wanted, ids, strict=True):
         if decision_id not in decided:
             continue

@@ -7,12 +7,13 @@ import structlog
 from pydantic import ValidationError
 
 from contracts.decision import Mode, Reason
+from contracts.events.decisions import HandoverPlanned
 from contracts.proposed import Proposed
 from contracts.sealed import UnsealableError
 from services.actor.domain import effect
 from services.actor.handlers import ledger
-from services.actor.handlers.say import Cause
-from services.runtime import switches, vault
+from services.actor.handlers.say import Cause, say
+from services.runtime import outbox, switches, vault
 from services.runtime.cases import StoredCase
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
@@ -74,6 +75,34 @@ async def hand_over(
                 )
     fresh = await ledger.plan(connection, planned)
     return {case_id: tuple(p.key for p in planned if p.case_id == case_id and p.key in fresh) for case_id in case_ids}
+
+
+async def hand_over_beside(
+    connection: Connection, processes: Mapping[str, Process], wanted: Sequence[Handover]
+) -> None:
+    """Plan handovers that no decision names, and say each: the log explains whatever is attempted outside."""
+    keys = await hand_over(connection, processes, wanted)
+    await say_planned(connection, [(want, keys.get(want.stored.case_id, ())) for want in wanted])
+
+
+async def say_planned(connection: Connection, planned: Sequence[tuple[Handover, tuple[str, ...]]]) -> None:
+    """Record handovers with the new effects that they made; one that made none is not told."""
+    fresh = [(want, keys) for want, keys in planned if keys]
+    if not fresh:
+        return
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    events = [
+        say(
+            HandoverPlanned(basis=want.basis, reasons=want.reasons, effect_keys=keys),
+            *keys,
+            cause=want.cause,
+            case_id=want.stored.case_id,
+            process=want.stored.process,
+            time=now,
+        )
+        for want, keys in fresh
+    ]
+    await outbox.append(connection, events)
 
 
 def _is_ours_to_tell(process: Process, stored: StoredCase) -> bool:

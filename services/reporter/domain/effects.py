@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from contracts.envelope import Event
-from contracts.events.decisions import ApprovalResolved, DecisionMade
+from contracts.events.decisions import ApprovalResolved, DecisionMade, HandoverPlanned
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from services.reporter.domain.log import History
 from services.reporter.domain.views import EffectRow, EffectState
@@ -25,6 +25,7 @@ def effects_of(history: History) -> tuple[EffectRow, ...]:
     failed = _by_key(history.of(EffectFailed))
     keys = {*attempted, *acknowledged, *observed, *failed}
     keys.update(*(e.data.effect_keys for e in history.of(DecisionMade)))
+    keys.update(*(e.data.effect_keys for e in history.of(HandoverPlanned)))
     keys.update(*(e.data.effect_keys for e in history.of(ApprovalResolved)))
     return tuple(_effect(key, attempted[key], acknowledged[key], observed[key], failed[key]) for key in sorted(keys))
 

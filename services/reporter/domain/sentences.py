@@ -182,6 +182,10 @@ def _decided(data: decisions.DecisionMade) -> Told:
     return Told("actor", f"{said[data.verdict]}{why(data.reasons)}.{planned}")
 
 
+def _handover_planned(data: decisions.HandoverPlanned) -> Told:
+    return Told("actor", f"A person is told that the case is theirs{why(data.reasons)}.")
+
+
 def _approval_requested(data: decisions.ApprovalRequested) -> Told:
     until = f"{data.expires_at:%Y-%m-%d %H:%M} UTC"
     return Told("actor", f"A person is asked to approve{why(data.reasons)}. Without an answer by {until} it is a no.")
@@ -282,6 +286,7 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     proposals.ProposalFailed.TYPE: _proposal_failed,
     proposals.BudgetExhausted.TYPE: _budget_exhausted,
     decisions.DecisionMade.TYPE: _decided,
+    decisions.HandoverPlanned.TYPE: _handover_planned,
     decisions.ApprovalRequested.TYPE: _approval_requested,
     decisions.ApprovalResolved.TYPE: _approval_resolved,
     effects.EffectAttempted.TYPE: _attempted,

@@ -22,7 +22,7 @@ from contracts.events.control import (
     SkipRequested,
 )
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
-from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
+from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade, HandoverPlanned
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.events.proposals import (
     BudgetExhausted,
@@ -205,6 +205,14 @@ class Story:
         self.say(asked, 0)
         return approval_id
 
+    def hands_over(self, why: str, *, code: str) -> None:
+        told = HandoverPlanned(
+            basis=self.basis,
+            reasons=(Reason(code=code, text=why),),
+            effect_keys=(self._of_effect(1, "handover")["effect_key"],),
+        )
+        self.say(told, 0)
+
     def dies(self) -> UUID:
         dead_letter_id = self._id("dead letter")
         raised = DeadLetterRaised(
@@ -309,10 +317,16 @@ def _denied(story: Story) -> None:
     story.say(
         ApprovalResolved(approval_id=approval_id, basis=story.basis, answer="denied", by="kim", reason="too much")
     )
+    story.hands_over("A person denied what was proposed.", code="approval_denied")
+    _tells_a_person(story)
 
 
 def _refused(story: Story) -> None:
     story.decides("refuse", "The customer threatens to sue.", code="legal_threat")
+    _tells_a_person(story)
+
+
+def _tells_a_person(story: Story) -> None:
     story.attempts(kind="handover", public=False)
     story.acknowledges(kind="handover")
     story.observes(kind="handover", public=False)

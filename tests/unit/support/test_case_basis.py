@@ -29,6 +29,17 @@ def test_the_first_message_of_a_customer_is_the_basis() -> None:
     assert cases.stamp(case) == "2026-11-25T09:00:00Z"
 
 
+def test_a_stamp_younger_than_the_question_is_taken_from_a_read_alone() -> None:
+    """Of an update with a status and an answer the status is heard first: what the answer says is not known then."""
+    asked, half_heard = created(), change("status_changed", 60, author="ours", fields={"status": "pending"})
+    read = _audit("status_changed", 60, 12, 90, author="ours", fields={"status": "pending"})
+
+    assert cases.stamp(folded(asked, half_heard)) is None
+    assert cases.stamp(folded(asked, half_heard, read)) == "2026-11-25T09:01:00Z"
+    assert cases.stamp(folded(asked, half_heard, read, change("tags_changed", 100))) is None
+    assert cases.stamp(folded(asked, half_heard, comment(9, 120))) == "2026-11-25T09:02:00Z"
+
+
 def test_a_newer_public_message_of_the_customer_is_the_newer_basis() -> None:
     before, after = folded(created()), folded(created(), comment(9, 60))
 

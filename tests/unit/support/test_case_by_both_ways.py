@@ -106,8 +106,8 @@ def _taken_by_a_person(account: Account) -> None:
 
 
 def _known(case: Case) -> dict[str, object]:
-    fields = ("status", "priority", "channel", "assignee_id", "brand_id", "tags", "gone")
-    asked = (cases.basis, cases.awaits_answer, cases.asked_at, cases.opened_at, cases.replied, cases.party, cases.stamp)
+    fields = ("status", "priority", "channel", "assignee_id", "brand_id", "tags", "gone", "updated_at")
+    asked = (cases.basis, cases.awaits_answer, cases.asked_at, cases.opened_at, cases.replied, cases.party)
     return {
         **{name: case.value(name) for name in fields},
         **{ask.__name__: ask(case) for ask in asked},
