@@ -33,7 +33,7 @@ def approvals(state: State, *, json: Json = False) -> None:
         *(Column(name, no_wrap=True) for name in ("id", "case")),
         "why a person is asked",
         "expires",
-        "reply due in",
+        "first reply due in",
         box=None,
     )
     for row in rows:

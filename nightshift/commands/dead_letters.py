@@ -43,7 +43,7 @@ def dead_letters(state: State, *, json: Json = False) -> None:
         "why",
         "tries",
         "since",
-        "reply due in",
+        "first reply due in",
         "behind",
         Column("cause", no_wrap=True),
         box=None,
@@ -120,7 +120,7 @@ def causes(state: State, *, json: Json = False) -> None:
     if not rows:
         print("nothing needs a person")
         return
-    table = Table(Column("cause", no_wrap=True), "what", "cases", "since", "next reply due in", "told", box=None)
+    table = Table(Column("cause", no_wrap=True), "what", "cases", "since", "next first reply due in", "told", box=None)
     for row in rows:
         left = "" if row.minutes_to_breach is None else f"{row.minutes_to_breach:.0f} min"
         what = f"{row.process}: {row.kind.replace('_', ' ')}"

@@ -431,6 +431,31 @@ async def test_cases_that_nobody_comes_for_are_told_of_and_answered_ones_are_not
     assert len(lines) == 2
 
 
+def later_question(object_id: str) -> Story:
+    """Answered in time; the customer asks again, and the rules hold that."""
+    story = Story(object_id, datetime.now(UTC) - timedelta(minutes=45))
+    story.opens()
+    story.decides("execute", "Every rule is content.", effects=[story.effect])
+    story.attempts()
+    story.acknowledges()
+    story.observes()
+    story.asks_again()
+    story.decides("hold", "The reply cites nothing.")
+    return story
+
+
+async def test_a_later_question_that_nobody_comes_for_is_told_of_until_somebody_closes_the_ticket(bench: Bench) -> None:
+    waits, closed = later_question("1"), later_question("2")
+    closed.changes("status_changed", author="staff", status="solved")
+    await bench.take(waits.events + closed.events)
+
+    await bench.teller().look()
+
+    (message,) = told(bench.duty)
+    assert "support: 1 case held for a person, and nobody has come" in message
+    assert "first reply is late" not in message, "it was given: later questions have no clock"
+
+
 async def test_an_approval_without_an_answer_is_told_of_after_the_first_reply_too(bench: Bench) -> None:
     story = Story("1", datetime.now(UTC) - timedelta(minutes=45))
     story.opens()

@@ -27,7 +27,7 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 7
+VERSION = 8
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
 OF_NO_CASE = (ProcessPaused, ProcessResumed, CauseAcknowledged, RegimeAdmitted, IntakeReconciled, BudgetExhausted)
@@ -191,10 +191,11 @@ def _decided(history: History, decided: DecisionMade, done: tuple[EffectRow, ...
     by_staff = any(reply.by == "staff" and version_of(reply.at) > asked_at for reply in sla.replies_of(history))
     if by_staff or any(effect.public and effect.state in effects.REACHED for effect in answering):
         return "answered", None
+    person = None if sla.is_closed(history) else "a person who takes the case"
     if decided.verdict != "execute":
-        return ("held" if decided.verdict == "hold" else "refused"), "a person who takes the case"
+        return ("held" if decided.verdict == "hold" else "refused"), person
     if any(effect.kind == "handover" and effect.state in effects.REACHED for effect in answering):
-        return "held", "a person who takes the case"
+        return "held", person
     if overtaken := [effect for effect in answering if effect.state == "superseded"]:
         newer = any(effect.code == "newer_basis" for effect in overtaken)
         return ("seen", "a decision about what is newer") if newer else ("ignored", None)

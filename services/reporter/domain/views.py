@@ -140,7 +140,7 @@ class DeadLetterRow(Contract):
     waits_behind: int
     """Changes of the case, not ours, that came since."""
     due_at: AwareDatetime | None
-    """When the case's first reply is late; none when it was given or none is owed."""
+    """When the case's first reply is late; none when it was given or none is owed, for nothing else has a clock."""
     minutes_to_breach: float | None = None
     """At the time of reading; negative when it is late."""
 

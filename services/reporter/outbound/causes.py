@@ -16,7 +16,7 @@ from services.runtime.process import Ceilings
 CAUSES_MAX = 200
 """Of those that hold up most; so many different reasons at once are one reason that nobody has seen yet."""
 HELD_DAYS_MAX = 7
-"""A first reply that is late for longer is not told of any more: it is in the reports."""
+"""A first reply that is late for longer, or a later question that is older, is not told any more: reports have it."""
 
 _LETTERS = """
 SELECT process, 'dead_letter' AS kind, row ->> 'service' AS service, row ->> 'work' AS work, row ->> 'code' AS code,
@@ -25,15 +25,22 @@ FROM reporter.projections, LATERAL (SELECT (row ->> 'due_at')::timestamptz AS du
 WHERE kind = 'dead_letter' AND state = 'open' GROUP BY process, service, work, code ORDER BY count DESC LIMIT $1
 """
 _HELD = """
-SELECT h.process, 'held' AS kind,
-       count(*) AS count, min(c.at) AS since, min(s.at) FILTER (WHERE s.at > clock_timestamp()) AS due_at
-FROM unnest($1::text[], $2::interval[]) h(process, held)
-JOIN reporter.projections s ON s.kind = 'sla' AND s.state = 'waiting' AND s.process = h.process
-    AND s.at > clock_timestamp() - $3::interval
-JOIN reporter.projections c ON c.case_id = s.case_id AND c.kind = 'case' AND c.key = ''
-    AND c.state IN ('held', 'refused') AND c.at <= clock_timestamp() - h.held
+SELECT process, 'held' AS kind,
+       count(*) AS count, min(at) AS since, min(due_at) FILTER (WHERE due_at > clock_timestamp()) AS due_at
+FROM unnest($1::text[], $2::interval[]) h(process, held), LATERAL (
+    SELECT c.at, s.at AS due_at FROM reporter.projections s
+    JOIN reporter.projections c ON c.case_id = s.case_id AND c.kind = 'case' AND c.key = ''
+        AND c.state IN ('held', 'refused') AND c.at <= clock_timestamp() - h.held
+    WHERE s.kind = 'sla' AND s.state = 'waiting' AND s.process = h.process AND s.at > clock_timestamp() - $3::interval
+    UNION ALL
+    SELECT c.at, NULL FROM reporter.projections c
+    WHERE c.kind = 'case' AND c.state IN ('held', 'refused') AND c.process = h.process AND c.row ->> 'waiting' <> ''
+        AND c.at > clock_timestamp() - $3::interval AND c.at <= clock_timestamp() - h.held
+        AND NOT EXISTS (SELECT FROM reporter.projections s
+                        WHERE s.case_id = c.case_id AND s.kind = 'sla' AND s.state = 'waiting')) waits
 GROUP BY 1
 """
+"""First by the clock of first replies, then later questions: they have no clock, and wait for a person as well."""
 _APPROVALS = """
 SELECT h.process, 'approval' AS kind,
        count(*) AS count, min(a.at) AS since, min(due_at) FILTER (WHERE due_at > clock_timestamp()) AS due_at
