@@ -128,7 +128,8 @@ def causes(state: State, *, json: Json = False) -> None:
             what += f", {row.work} of {row.service} ({row.code})"
         if row.kind == "budget":
             what += f" of the {row.work} is used up: {row.detail}"
-        table.add_row(row.cause, what, f"{row.count:,}", f"{row.since:%m-%d %H:%M}", left, said_of(row))
+        asked_for = f" ({row.ordered:,} asked for)" if row.ordered else ""
+        table.add_row(row.cause, what, f"{row.count:,}{asked_for}", f"{row.since:%m-%d %H:%M}", left, said_of(row))
     Console().print(table)
     print("`nightshift acknowledge CAUSE` says that you see to it; `nightshift redrive --cause CAUSE` tries all again")
 

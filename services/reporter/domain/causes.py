@@ -19,6 +19,8 @@ class Cause:
     work: str = ""
     code: str = ""
     count: int
+    ordered: int = 0
+    """Of these, dead letters of which a redrive or a skip is asked for, and not carried out yet."""
     since: datetime
     due_at: datetime | None
     """When the next first reply among them is late; none where none is ahead."""

@@ -43,8 +43,8 @@ CODES = {
     "unreachable": "the other side cannot be reached",
 }
 """What frequent codes mean; others are told as they are."""
-ORDERED = {"redrive_requested": "redrive ordered", "skip_requested": "skip ordered"}
-"""What is ordered about a dead letter, by its state."""
+ORDERED = {"redrive_requested": "redrive asked for", "skip_requested": "skip asked for"}
+"""What is asked for about a dead letter, by its state."""
 _MODES = {"watch": "only watched", "draft": "as a note for staff", "act": "for real"}
 
 

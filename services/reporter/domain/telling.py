@@ -116,7 +116,8 @@ def _what(cause: Cause) -> str:
     many = "" if cause.count == 1 else "s"
     match cause.kind:
         case "dead_letter":
-            return f"{cause.count} dead letter{many}, {cause.work} of {cause.service} failed ({cause.code})"
+            ordered = f"; {cause.ordered} asked for, not done yet" if cause.ordered else ""
+            return f"{cause.count} dead letter{many}, {cause.work} of {cause.service} failed ({cause.code}){ordered}"
         case "held":
             return f"{cause.count} case{many} held for a person, and nobody has come"
         case "approval":

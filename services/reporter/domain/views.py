@@ -205,6 +205,8 @@ class CauseRow(Contract):
     work: str
     code: str
     count: int
+    ordered: int = 0
+    """Of these, dead letters of which a redrive or a skip is asked for, and not carried out yet."""
     detail: str = ""
     """More about it, where the words before do not say all."""
     since: AwareDatetime

@@ -9,6 +9,7 @@ import asyncpg
 from services.reporter.domain.causes import Cause
 from services.reporter.domain.telling import Standing
 from services.reporter.domain.views import BudgetRow
+from services.reporter.outbound.queries import UNENDED
 from services.reporter.ports import Outcome, Telling
 from services.runtime.postgres import Database
 from services.runtime.process import Ceilings
@@ -20,9 +21,10 @@ HELD_DAYS_MAX = 7
 
 _LETTERS = """
 SELECT process, 'dead_letter' AS kind, row ->> 'service' AS service, row ->> 'work' AS work, row ->> 'code' AS code,
-       count(*) AS count, min(at) AS since, min(due_at) FILTER (WHERE due_at > clock_timestamp()) AS due_at
+       count(*) AS count, count(*) FILTER (WHERE state <> 'open') AS ordered,
+       min(at) AS since, min(due_at) FILTER (WHERE due_at > clock_timestamp()) AS due_at
 FROM reporter.projections, LATERAL (SELECT (row ->> 'due_at')::timestamptz AS due_at) due
-WHERE kind = 'dead_letter' AND state = 'open' GROUP BY process, service, work, code ORDER BY count DESC LIMIT $1
+WHERE kind = 'dead_letter' AND state = ANY($2) GROUP BY process, service, work, code ORDER BY count DESC LIMIT $1
 """
 _HELD = """
 SELECT process, 'held' AS kind,
@@ -57,22 +59,25 @@ WHERE kind = 'budget' AND (state = 'total' OR at >= date_trunc('day', clock_time
 _SEE = """
 WITH found AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
-                         $8::timestamptz[], $9::timestamptz[], $10::text[])
-        f(cause, process, kind, service, work, code, count, since, due_at, detail)),
+                         $8::timestamptz[], $9::timestamptz[], $10::text[], $11::int[])
+        f(cause, process, kind, service, work, code, count, since, due_at, detail, ordered)),
 ended AS (
     UPDATE reporter.causes SET count = 0, told_count = 0, asked_since = NULL, escalated_at = NULL,
-                               acknowledged_at = NULL, acknowledged_by = NULL, tries = 0, failed = NULL
+                               acknowledged_at = NULL, acknowledged_by = NULL, tries = 0, failed = NULL, ordered = 0
     WHERE count > 0 AND cause NOT IN (SELECT cause FROM found)),
 forgotten AS (
     DELETE FROM reporter.causes WHERE count = 0 AND cause NOT IN (SELECT cause FROM found)
         AND coalesce(told_at, since) < clock_timestamp() - interval '1 day')
-INSERT INTO reporter.causes AS c (cause, process, kind, service, work, code, count, since, due_at, detail)
+INSERT INTO reporter.causes AS c (cause, process, kind, service, work, code, count, since, due_at, detail, ordered)
 SELECT * FROM found ORDER BY cause
 ON CONFLICT (cause) DO UPDATE SET count = excluded.count, since = excluded.since, due_at = excluded.due_at,
-                                  detail = excluded.detail
-WHERE (c.count, c.since, c.due_at, c.detail)
-    IS DISTINCT FROM (excluded.count, excluded.since, excluded.due_at, excluded.detail)
+                                  detail = excluded.detail, ordered = excluded.ordered,
+    told_count = CASE WHEN excluded.ordered < c.ordered AND excluded.count - excluded.ordered > c.count - c.ordered
+                      THEN 0 ELSE c.told_count END
+WHERE (c.count, c.since, c.due_at, c.detail, c.ordered)
+    IS DISTINCT FROM (excluded.count, excluded.since, excluded.due_at, excluded.detail, excluded.ordered)
 """
+"""A redrive that failed is told anew: whoever ordered it thinks that all is well."""
 _DUE = """
 SELECT *, clock_timestamp() AS now FROM reporter.causes WHERE count > 0 AND try_at <= clock_timestamp()
 ORDER BY cause FOR UPDATE SKIP LOCKED
@@ -116,7 +121,7 @@ class PostgresCauses:
     async def count(self) -> None:
         async with self._database.transaction() as connection:
             await connection.execute(_ALONE)
-            rows = list(await connection.fetch(_LETTERS, CAUSES_MAX))
+            rows = list(await connection.fetch(_LETTERS, CAUSES_MAX, UNENDED))
             held = list(self._held), list(self._held.values())
             rows += await connection.fetch(_HELD, *held, timedelta(days=HELD_DAYS_MAX))
             rows += await connection.fetch(_APPROVALS, *held)
@@ -135,6 +140,7 @@ class PostgresCauses:
                 [cause.since for cause in found],
                 [cause.due_at for cause in found],
                 [cause.detail for cause in found],
+                [cause.ordered for cause in found],
             )
 
     def _is_in_force(self, budget: BudgetRow) -> bool:
@@ -190,6 +196,7 @@ def _cause(row: asyncpg.Record) -> Cause:
         work=row["work"],
         code=row["code"],
         count=row["count"],
+        ordered=row["ordered"],
         since=row["since"],
         due_at=row["due_at"],
         detail=row["detail"],

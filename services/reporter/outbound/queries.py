@@ -103,8 +103,8 @@ SELECT row::text FROM reporter.projections
 WHERE kind = 'dead_letter' AND state = 'open' AND row ->> 'cause' = $1 ORDER BY at, case_id
 """
 _CAUSES = """
-SELECT cause, process, kind, service, work, code, count, detail, since, due_at, told_at, told_count, asked_since,
-       escalated_at, acknowledged_at, acknowledged_by, failed, tries
+SELECT cause, process, kind, service, work, code, count, ordered, detail, since, due_at, told_at, told_count,
+       asked_since, escalated_at, acknowledged_at, acknowledged_by, failed, tries
 FROM reporter.causes WHERE count > 0 ORDER BY due_at NULLS LAST, since, cause
 """
 
