@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,6 +13,7 @@ from pydantic import SecretStr, ValidationError
 
 from contracts import topics
 from contracts.base import Json
+from contracts.envelope import Record
 from contracts.events import REGISTRY
 from services.reporter.config import ReporterSettings
 from services.reporter.domain.projection import VERSION
@@ -20,6 +21,7 @@ from services.reporter.domain.sla import Policy
 from services.reporter.domain.telling import Manner
 from services.reporter.handlers import rebuild as rebuilds
 from services.reporter.handlers.append import Appender, Projector
+from services.reporter.handlers.own_dead_letters import SERVICE, end_own_dead_letters
 from services.reporter.handlers.tell import Teller
 from services.reporter.inbound.console.pages import console
 from services.reporter.inbound.console.session import Guard, Sessions
@@ -56,16 +58,21 @@ async def run() -> None:
     async with connect(settings.database_url, schema="reporter") as database:
         policies = policies_of(settings)
         producer, reads = Producer(), Queries(database)
-        orders = Relay(database, "control", producer, Wake())
+        orders, own = [Relay(database, schema, producer, Wake()) for schema in ("control", SERVICE)]
         appender = Appender(PostgresStore(database), Projector(policies))
+
+        async def take(records: Sequence[Record]) -> None:
+            await appender.take(records)
+            await end_own_dead_letters(database, records)
+
         link = Link(
             settings=settings,
             service="reporter",
             database=database,
             subscriptions=topics.ALL,
-            take=appender.take,
+            take=take,
             producer=producer,
-            relays=[orders],
+            relays=[orders, own],
             batch_seconds_min=BATCH_SECONDS_MIN,
         )
         await service.serve(
@@ -75,6 +82,7 @@ async def run() -> None:
             parts=[
                 link.run,
                 orders.run,
+                own.run,
                 making_months(database, ["reporter.outbox"], shared=["control.outbox", "reporter.event_log"]),
                 partial(heal, database, policies),
                 Gauges(reads, targets_of(settings)).run,

@@ -5,13 +5,20 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
+import asyncpg
 import httpx
 
+from contracts.events.control import ApprovalAnswered, RedriveRequested
+from nightshift.orders import order
+from services.reporter.domain.views import DeadLetterRow
 from services.reporter.handlers.append import Appender, Projector
+from services.reporter.outbound import queries
 from services.reporter.outbound.event_log import PostgresStore, digest
+from services.runtime.kafka_clients import RECORD_BYTES_MAX
 from services.runtime.postgres import connect
 from tests.conftest import MigratedDatabase
 from tests.fakes.other_side import OtherSide
@@ -79,6 +86,45 @@ async def test_a_switch_turned_in_sql_is_an_event_on_the_first_page_and_a_rebuil
         reporter.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
             assert await reporter.wait() == 0
+
+
+async def test_an_order_that_the_broker_refuses_for_good_is_a_dead_letter_that_a_person_can_redrive(
+    migrated: MigratedDatabase, kafka: Broker, free_port: int
+) -> None:
+    settings = {
+        "NIGHTSHIFT_DATABASE_URL": migrated.url("nightshift_reporter"),
+        **kafka.settings,
+        "NIGHTSHIFT_HTTP_PORT": str(free_port),
+        "NIGHTSHIFT_CONSOLE_TOKEN": TOKEN,
+    }
+    answer = ApprovalAnswered(
+        approval_id=UUID(int=1), answer="approved", digest="9" * 64, by="kim", reason="x" * RECORD_BYTES_MAX
+    )
+    async with program("services.reporter", **settings), AsyncExitStack() as stack:
+        operator = await asyncpg.connect(migrated.admin_url)
+        stack.push_async_callback(operator.close)
+        event_id = await order(operator, answer, process="support", case_id="support:zendesk:1")
+
+        async def letters() -> list[DeadLetterRow]:
+            return await queries.dead_letters(operator)
+
+        await until(letters)
+        (letter,) = await letters()
+        await operator.execute("UPDATE control.outbox SET body = 'small' WHERE event_id = $1", event_id)
+        redrive = RedriveRequested(dead_letter_id=letter.dead_letter_id, service="reporter", nonce=UUID(int=2), by="k")
+        await order(operator, redrive, process="support", case_id=letter.case_id)
+        await until(
+            lambda: operator.fetchval(
+                "SELECT 1 FROM control.outbox WHERE event_id = $1 AND published_at IS NOT NULL", event_id
+            )
+        )
+
+        async def none_is_left() -> bool:
+            return not await letters()
+
+        await until(none_is_left)
+
+    assert (letter.service, letter.work, letter.code) == ("reporter", "approval.answered.v1", "refused_by_broker")
 
 
 async def test_those_whose_urls_lie_in_a_file_are_told_of_a_dead_letter(
