@@ -24,6 +24,7 @@ NEWEST: tuple[type[Fact], ...] = (
     dead_letters.DeadLetterRaised,
     dead_letters.DeadLetterRedriven,
     dead_letters.DeadLetterSkipped,
+    dead_letters.DeadLetterResolved,
     control.ProcessPaused,
     control.ProcessResumed,
     control.ApprovalAnswered,

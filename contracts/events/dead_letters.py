@@ -46,3 +46,14 @@ class DeadLetterSkipped(Fact):
     service: str
     reason: str
     by: str
+
+
+class DeadLetterResolved(Fact):
+    """What had failed was found done, so nobody is needed; the case goes on."""
+
+    TYPE: ClassVar[str] = "dead_letter.resolved.v1"
+    TOPIC: ClassVar[str] = topics.DEAD_LETTERS
+
+    dead_letter_id: UUID
+    service: str
+    reason: str

@@ -10,12 +10,12 @@ from prometheus_client import Counter
 from contracts.base import Fact
 from contracts.envelope import Event, Record, follow_up_id
 from contracts.events.control import RedriveRequested, SkipRequested
-from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterResolved, DeadLetterSkipped
 from services.runtime import outbox
 from services.runtime.failures import Again, Later, Never, tell
 from services.runtime.postgres import Connection
 
-_Said = DeadLetterRaised | DeadLetterRedriven | DeadLetterSkipped
+_Said = DeadLetterRaised | DeadLetterRedriven | DeadLetterResolved | DeadLetterSkipped
 raised_total = Counter("nightshift_dead_letters_raised_total", "Dead letters raised", ["service", "code"])
 
 _INSERT = """
@@ -60,6 +60,10 @@ _SKIP = """
 UPDATE dead_letters SET redriven_at = clock_timestamp(), skipped_by = $2, skip_reason = $3
 WHERE dead_letter_id = $1 AND redriven_at IS NULL
 RETURNING case_id, process, work, basis, redriven_at
+"""
+_RESOLVE = """
+UPDATE dead_letters SET redriven_at = clock_timestamp() WHERE dead_letter_id = $1 AND redriven_at IS NULL
+RETURNING case_id, process, redriven_at
 """
 _GIVE_UP = """
 UPDATE tasks SET state = 'done', last_code = 'skipped', token = token + 1
@@ -178,6 +182,22 @@ async def skip(connection: Connection, order: Event[Fact], *, service: str) -> b
     )
     await outbox.append(connection, [said])
     return True
+
+
+async def resolve(
+    connection: Connection, dead_letter_id: UUID, *, service: str, reason: str, cause: Event[Fact]
+) -> None:
+    """End a dead letter whose work is done after all. Nothing is said of one that ended already."""
+    await connection.execute(_HOLD, dead_letter_id)
+    row = await connection.fetchrow(_RESOLVE, dead_letter_id)
+    if row is None:
+        return
+    await connection.execute(_UNBLOCK, row["case_id"])
+    done = DeadLetterResolved(dead_letter_id=dead_letter_id, service=service, reason=reason)
+    said = _event(
+        service, done, row["redriven_at"], row["case_id"], row["process"], cause.correlation_id, cause.event_id
+    )
+    await outbox.append(connection, [said])
 
 
 async def _say_failed_again(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connectors.protocol import Acknowledged, Written
-from contracts.events.dead_letters import DeadLetterRaised
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterResolved
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.failures import ConflictError, PermanentError
 from services.actor.handlers import effect_sent
@@ -280,6 +280,30 @@ async def test_a_lost_call_that_is_refused_ever_after_is_a_dead_letter_and_waits
     assert (await actor.states())["reply 1.1"] == "dead"
     (letter,) = await actor.said(DeadLetterRaised)
     assert (letter.work, letter.code) == ("effect.reply", "unprocessable")
+
+
+async def test_a_dead_effect_that_is_found_outside_after_all_ends_its_dead_letter_and_the_case_goes_on(
+    actor: Bench,
+) -> None:
+    await actor.ask()
+    refused = raises(PermanentError("unprocessable", "422"))
+    actor.outside.faults.extend([lands_late, *[refused] * effect_sent.REFUSED_LOOKS])
+    for _ in range(effect_sent.REFUSED_LOOKS + 1):
+        await actor.send()
+        await actor.hurry()
+    died = (await actor.states())["reply 1.1"]
+
+    actor.outside.land()
+    await actor.look()
+    actor.outside.tick()
+    await actor.ask()
+    await actor.send()
+
+    (letter,), (resolved,) = await actor.said(DeadLetterRaised), await actor.said(DeadLetterResolved)
+    assert (died, resolved.dead_letter_id) == ("dead", letter.dead_letter_id)
+    states = await actor.states()
+    assert states.pop("reply 1.1") == "observed"
+    assert sorted(states.values()) == ["acknowledged", "observed"], "of the handover, and of the later answer"
 
 
 async def test_conflicts_without_end_become_a_dead_letter(actor: Bench) -> None:

@@ -31,6 +31,7 @@ from services.runtime.health import HealthApp
 from services.runtime.postgres import Database, connect
 from tests.conftest import MigratedDatabase
 from tests.unit.reporter.night import (
+    ENDINGS,
     POLICY,
     START,
     Story,
@@ -482,7 +483,7 @@ async def test_metrics_tell_what_the_projections_say(site: Site) -> None:
 
 
 async def test_a_night_holds_every_event_type(site: Site) -> None:
-    await site.take(night(22))
+    await site.take(night(2 * len(ENDINGS)))
 
     async with site.database.connection() as connection:
         types = {row[0] for row in await connection.fetch("SELECT DISTINCT type FROM event_log")}

@@ -17,8 +17,8 @@ from services.actor.handlers import ledger
 from services.actor.handlers.effect_claimed import Claim
 from services.actor.handlers.effect_ended import HOLD, put_back, to_a_person
 from services.actor.handlers.hand_over import NO_BASIS, Handover, hand_over_beside
-from services.actor.handlers.say import Cause, effects_total, say
-from services.runtime import cases, outbox, switches
+from services.actor.handlers.say import SERVICE, Cause, effects_total, say
+from services.runtime import cases, dead_letters, outbox, switches
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
@@ -149,8 +149,13 @@ async def observe(connection: Connection, process: Process, found: Sequence[Foun
     """Confirm the effects whose keys were found, each once; hold a case where somebody used our account."""
     keyed = {w.effect_key: (w, one.look.echo) for one in found for w in one.written if w.effect_key is not None}
     rows = await connection.fetch(_OBSERVE, list(keyed), [w.reference for w, _ in keyed.values()])
-    await outbox.append(connection, [_observed(row, *keyed[row["effect_key"]]) for row in rows])
-    for row in rows:
+    events = [_observed(row, *keyed[row["effect_key"]]) for row in rows]
+    await outbox.append(connection, events)
+    for row, event in zip(rows, events, strict=True):
+        if row["dead_letter_id"] is not None:
+            await dead_letters.resolve(
+                connection, row["dead_letter_id"], service=SERVICE, reason="It was found done outside.", cause=event
+            )
         effects_total.labels(row["process"], row["destination"], "observed").inc()
         ledger.count_answer(row)
     known = {row["effect_key"] for row in await connection.fetch(_KNOWN, list(keyed))}

@@ -111,7 +111,7 @@ def _case(
     decided = runs.deciding(history.of(DecisionMade))
     proposed = max(history.of(ProposalMade), key=lambda e: (e.data.basis, e.time, e.event_id), default=None)
     done = effects.effects_of(history)
-    open_letters = [letter for letter in letters if letter.state not in {"redriven", "skipped"}]
+    open_letters = [letter for letter in letters if letter.state not in {"redriven", "skipped", "resolved"}]
     unseen = [e for e in done if e.state == "acknowledged" and e.destination not in _never_seen(policy)]
     state, waiting = _state(
         history, decided.data if decided else None, done, unseen, found_runs, open_letters, approvals

@@ -11,7 +11,7 @@ from contracts.decision import Verdict
 from contracts.envelope import Event
 from contracts.events.cases import CaseChanged
 from contracts.events.control import ApprovalAnswered, RedriveRequested, SkipRequested
-from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterResolved, DeadLetterSkipped
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
 from contracts.events.effects import EffectAcknowledged, EffectFailed, EffectObserved
 from contracts.events.proposals import BudgetExhausted, FactsRead, ProposalFailed, ProposalMade
@@ -150,6 +150,7 @@ def dead_letters_of(history: History, sla: SlaRow) -> list[DeadLetterRow]:
     """Every dead letter of the case, by id. One whose redrive failed was raised again: the last word is told."""
     redriven = {e.data.dead_letter_id: e.data.by for e in history.of(DeadLetterRedriven)}
     skipped = {e.data.dead_letter_id: e.data for e in history.of(DeadLetterSkipped)}
+    resolved = {e.data.dead_letter_id for e in history.of(DeadLetterResolved)}
     ordered = _ordered(history)
     rows: dict[UUID, DeadLetterRow] = {}
     for event in history.of(DeadLetterRaised):
@@ -162,6 +163,8 @@ def dead_letters_of(history: History, sla: SlaRow) -> list[DeadLetterRow]:
             state, by = "redriven", redriven[data.dead_letter_id]
         elif skip is not None:
             state, by = "skipped", skip.by
+        elif data.dead_letter_id in resolved:
+            state, by = "resolved", None
         rows[data.dead_letter_id] = DeadLetterRow(
             dead_letter_id=data.dead_letter_id,
             case_id=history.case_id,

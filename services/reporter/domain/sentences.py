@@ -240,6 +240,10 @@ def _skipped(data: dead_letters.DeadLetterSkipped) -> Told:
     return Told(data.by, f"{data.by} ended it undone: {data.reason.rstrip('.')}. The case goes on without that work.")
 
 
+def _resolved(data: dead_letters.DeadLetterResolved) -> Told:
+    return Told(data.service, f"Nobody is needed any more: {data.reason} The case goes on.")
+
+
 def _paused(data: control.ProcessPaused) -> Told:
     return Told(data.by, f"{data.by} paused the process{': ' + data.reason if data.reason else ''}.")
 
@@ -296,6 +300,7 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     dead_letters.DeadLetterRaised.TYPE: _raised,
     dead_letters.DeadLetterRedriven.TYPE: _redriven,
     dead_letters.DeadLetterSkipped.TYPE: _skipped,
+    dead_letters.DeadLetterResolved.TYPE: _resolved,
     control.ProcessPaused.TYPE: _paused,
     control.ProcessResumed.TYPE: _resumed,
     control.ApprovalAnswered.TYPE: _answered,

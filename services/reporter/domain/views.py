@@ -29,7 +29,7 @@ EffectState = Literal["planned", "attempted", "retry", "acknowledged", "observed
 SlaState = Literal["met", "breached", "waiting", "not_applicable"]
 By = Literal["automated", "staff"]
 IntakeState = Literal["complete", "missing", "backfilled", "unknown"]
-LetterState = Literal["open", "redrive_requested", "skip_requested", "redriven", "skipped"]
+LetterState = Literal["open", "redrive_requested", "skip_requested", "redriven", "skipped", "resolved"]
 CauseKind = Literal["dead_letter", "held", "approval", "budget"]
 
 

@@ -49,7 +49,7 @@ WAITING_SHOWN = 200
 LINES_MAX = 500
 DUE_SOON = timedelta(minutes=15)
 UNENDED = ("open", "redrive_requested", "skip_requested")
-"""States of dead letters that neither a redrive nor a skip has ended."""
+"""States of dead letters that nothing has ended yet."""
 
 _SUMS = """
 SELECT period, name, sum(amount) AS amount FROM reporter.totals

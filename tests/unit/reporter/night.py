@@ -21,7 +21,12 @@ from contracts.events.control import (
     RegimeAdmitted,
     SkipRequested,
 )
-from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterSkipped
+from contracts.events.dead_letters import (
+    DeadLetterRaised,
+    DeadLetterRedriven,
+    DeadLetterResolved,
+    DeadLetterSkipped,
+)
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade, HandoverPlanned
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.events.proposals import (
@@ -51,6 +56,7 @@ ENDINGS = (
     "deleted",
     "retry",
     "skipped",
+    "resolved",
 )
 _LABELS = ("track_order", "refund", "cancel_order", "change_address", "invoice")
 
@@ -282,6 +288,10 @@ def tell(object_id: str, ending: str, start: datetime = START) -> list[Event[Fac
         story.say(DeadLetterRedriven(dead_letter_id=letter, service="classifier", nonce=nonce, by="kim"))
     if ending == "skipped":
         story.skips(story.dies())
+        return story.events
+    if ending == "resolved":
+        found = DeadLetterResolved(dead_letter_id=story.dies(), service="actor", reason="It was found done outside.")
+        story.say(found, 300)
         return story.events
     if ending == "waiting":
         return story.events

@@ -15,8 +15,9 @@ from contracts.base import Fact
 from contracts.envelope import Event
 from contracts.events.cases import CaseOpened
 from contracts.events.control import RedriveRequested
-from contracts.events.dead_letters import DeadLetterRaised
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterResolved
 from contracts.events.decisions import ApprovalResolved
+from services.reporter.domain import sentences
 from services.reporter.domain.latency import BOUNDS_MS, bucket_of, percentile
 from services.reporter.domain.log import NO_TIME, entry_of, history_of
 from services.reporter.domain.projection import Projected, project
@@ -277,6 +278,19 @@ def test_a_case_is_skipped_until_it_is_decided_or_answered_anew(who: str) -> Non
         story.observes()
 
     assert (before, case_row(story.events).state) == ("skipped", "answered")
+
+
+def test_a_dead_letter_whose_work_was_found_done_is_closed() -> None:
+    story = Story("1")
+    story.opens()
+    letter = story.dies()
+    story.say(DeadLetterResolved(dead_letter_id=letter, service="actor", reason="It was found done outside."))
+
+    (row,) = letters(story.events)
+
+    assert row["state"] == "resolved"
+    assert case_row(story.events).dead_letters == 0
+    assert "found done outside" in sentences.tell(story.events[-1]).sentence
 
 
 def test_a_redrive_that_failed_leaves_its_dead_letter_open_with_one_more_attempt() -> None:
