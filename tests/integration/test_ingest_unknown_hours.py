@@ -127,6 +127,37 @@ def test_a_list_that_is_empty_for_an_hour_of_which_webhooks_told_leaves_it_unkno
     play(migrated, scenario)
 
 
+def test_a_list_that_is_cut_short_leaves_its_hour_unknown_and_what_it_holds_is_taken_in(
+    migrated: MigratedDatabase,
+) -> None:
+    async def scenario(intake: Compared) -> None:
+        (ticket,) = await begun(intake)
+        whole = intake.outside.outside
+
+        class CutShort:
+            read = whole.read
+
+            async def list_updates(self, since: datetime, cursor: str | None) -> Page:
+                page = await whole.list_updates(since, cursor)
+                return replace(page, updates=[one for one in page.updates if one.at < at(40)], end=True)
+
+        intake.outside.outside = CutShort()
+        await intake.until(at(30))
+        says(intake, ticket, "Nobody hears me", dropped=True)
+        await intake.until(at(50))
+        says(intake, ticket, "Are you there?")
+        await intake.until(at(180))
+        cut, word = await intake.words(), await intake.last_word("06")
+        intake.outside.outside = whole
+        await intake.until(at(240))
+
+        assert (cut["06"][-1], word.code) == ("unknown", "list_short")
+        assert len(await intake.late()) > 0
+        assert (await intake.words())["06"][-1] == "backfilled!"
+
+    play(migrated, scenario)
+
+
 def test_the_list_is_asked_less_often_than_zendesk_allows_and_as_late_as_it_says(migrated: MigratedDatabase) -> None:
     async def scenario(intake: Compared) -> None:
         tickets = await begun(intake, 10)

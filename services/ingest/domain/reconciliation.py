@@ -17,6 +17,8 @@ SETTLED_LOOKS = 3
 UNKNOWN_LOOKS = 6
 """So many looks after its end an hour whose list cannot be had is unknown."""
 
+ERASED = "permanently_deleted"
+
 State = Literal["open", "complete", "missing", "backfilled", "unknown"]
 """`open`: nothing is said of it yet."""
 
@@ -69,6 +71,30 @@ def compare(updates: Iterable[Update], heard: Iterable[Heard], kinds: Collection
         digest=sha1("|".join(sorted(listed)).encode(), usedforsecurity=False).hexdigest(),
         missing=tuple(missing.values()),
         doubtful=tuple(other for name, other in doubtful.items() if name not in missing),
+    )
+
+
+def is_short(
+    updates: Iterable[Update], heard: Collection[Heard], kinds: Collection[str], *, since: datetime, until: datetime
+) -> bool:
+    """Whether webhooks told of an update that certainly lies between the two, and the list does not hold it.
+
+    Of a ticket that was erased nobody knows what the list still holds.
+    """
+    moments: dict[str, list[datetime]] = defaultdict(list)
+    comments: set[str | None] = set()
+    for update in updates:
+        moments[update.object_id].append(update.at)
+        comments |= {part.comment_id for part in update.parts} - {None}
+    erased = {one.object_id for one in heard if one.kind == ERASED}
+    return any(
+        since + NEAR <= one.at < until - NEAR
+        and one.kind in kinds
+        and not one.hint
+        and one.object_id not in erased
+        and one.comment_id not in comments
+        and all(abs(moment - one.at) > NEAR for moment in moments[one.object_id])
+        for one in heard
     )
 
 

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from connectors.protocol import PlainChange, Update
 from contracts.failures import LaterError, PermanentError
 from services.ingest.domain.delivery import Change, Delivery, Unreadable, delivery_id_of, event_id_of
-from services.ingest.domain.reconciliation import NEAR, Hour, compare, not_had, seen
+from services.ingest.domain.reconciliation import Hour, compare, is_short, not_had, seen
 from services.ingest.handlers.webhook import OpenDoor
 from services.ingest.ports import (
     Claim,
@@ -103,8 +103,7 @@ class Reconciling:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever it is, intake goes on, and the hour is not complete
                 failure = tell(error)
-                list_failures_total.labels(self._source, failure.code).inc()
-                log.warning("the provider's list cannot be had", source=self._source, code=failure.code)
+                self._count_failure(failure.code)
                 if isinstance(failure, Later):  # it is not about this hour
                     await self._not_had(claim, hours, failure.code)
                     return max(patience, failure.seconds)
@@ -120,14 +119,17 @@ class Reconciling:
     async def _compare(self, claim: Claim, hour: Hour, until: datetime, stop: Stop) -> float:
         """Returns for how many seconds the other side wants to be left alone."""
         updates = await self._list(claim, hour.since, until, stop)
-        if not updates and until == hour.end and await self._told_of(claim, hour):
-            raise PermanentError("list_empty", "the list is empty for an hour of which webhooks told")
-        heard = await self.hours.heard(claim, hour.since, until, {update.object_id for update in updates})
-        compared = compare(updates, heard, self.door.settings.compared)
+        kinds, whole, short = self.door.settings.compared, until == hour.end, False
+        if whole:
+            heard = await self.hours.any_heard(claim, hour.since, until)
+            short = is_short(updates, heard, kinds, since=hour.since, until=until)
+        else:
+            heard = await self.hours.heard(claim, hour.since, until, {update.object_id for update in updates})
+        compared = compare(updates, heard, kinds)
         wanted = {self._delivery_id(update): update for update in (*compared.missing, *compared.doubtful)}
         known = await self.hours.known(wanted)
         left = [update for delivery_id, update in wanted.items() if delivery_id not in known]
-        patience, whole = 0.0, until == hour.end
+        patience, whole = 0.0, whole and not short
         if left:  # said before it is mended: whoever looks now shall know
             now = self.clock()
             found = seen(hour, compared, outstanding=len(left), whole=whole, now=now, every=self.every)
@@ -136,15 +138,16 @@ class Reconciling:
             left, patience = await self._take_in(claim, left, stop)
         now = self.clock()
         after = seen(hour, compared, outstanding=len(left), whole=whole, now=now, every=self.every)
+        if short:
+            code = "list_short" if updates else "list_empty"
+            self._count_failure(code)
+            after = not_had(after, code, now=now, every=self.every)
         await self.hours.keep(claim, hour, after, now)
         return patience
 
-    async def _told_of(self, claim: Claim, hour: Hour) -> bool:
-        """Whether a webhook told of an update that is certainly the hour's, and that its list should hold."""
-        told = await self.hours.any_heard(claim, hour.since, hour.end)
-        within = (hour.since + NEAR, hour.end - NEAR)
-        kinds = self.door.settings.compared
-        return any(within[0] <= one.at < within[1] and one.kind in kinds and not one.hint for one in told)
+    def _count_failure(self, code: str) -> None:
+        list_failures_total.labels(self._source, code).inc()
+        log.warning("the provider's list cannot be had", source=self._source, code=code)
 
     async def _list(self, claim: Claim, since: datetime, until: datetime, stop: Stop) -> Sequence[Update]:
         """All of it, each update once. Raises what the connector raises, PermanentError("list_too_long")."""

@@ -30,6 +30,7 @@ CODES = {
     "deleted": "the ticket was deleted meanwhile",
     "forbidden": "our credentials are refused, or a right is missing",
     "gone": "the ticket is gone",
+    "list_short": "the list lacks updates that webhooks told of",
     "list_empty": "the list is empty, and webhooks told of updates",
     "newer_basis": "something newer happened outside",
     "not_connected": "its address or token is not set",

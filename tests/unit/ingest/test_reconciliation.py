@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from connectors.protocol import Part, Update
-from services.ingest.domain.reconciliation import NEAR, Compared, Heard, Hour, compare, not_had, seen
+from services.ingest.domain.reconciliation import NEAR, Compared, Heard, Hour, compare, is_short, not_had, seen
 
 T = datetime(2026, 11, 25, 6, 0, 0, tzinfo=UTC)
 EVERY = timedelta(minutes=5)
@@ -33,6 +33,29 @@ def test_an_update_is_missing_until_each_of_its_parts_was_told() -> None:
 
     assert missing(listed, []) == missing(listed, [comment]) == missing(listed, [status]) == ["a"]
     assert missing(listed, [comment, status]) == []
+
+
+@pytest.mark.parametrize(
+    ("heard", "short"),
+    [
+        ([told("status_changed")], False),
+        ([told("status_changed", at=T + NEAR)], False),
+        ([told("status_changed", at=T + NEAR + timedelta(seconds=1))], True),
+        ([told("status_changed", object_id="43")], True),
+        ([told("comment_added", at=T + timedelta(minutes=9), comment_id="7")], False),
+        ([told("comment_added", at=T + timedelta(minutes=9), comment_id="8")], True),
+        ([told("priority_changed", object_id="43")], False),
+        ([told("status_changed", object_id="43")._replace(hint=True)], False),
+        ([told("status_changed", object_id="43", at=T - timedelta(minutes=1))], False),
+        ([told("status_changed", object_id="43", at=T + timedelta(minutes=58))], False),
+        ([told("status_changed", object_id="43"), told("permanently_deleted", object_id="43")], False),
+    ],
+)
+def test_a_list_is_short_that_lacks_what_webhooks_told_of_its_span(heard: Sequence[Heard], *, short: bool) -> None:
+    listed = [update("a", "comment_added", "status_changed", comment_id="7")]
+    span = {"since": T - NEAR, "until": T + timedelta(minutes=58)}
+
+    assert is_short(listed, heard, KINDS, **span) is short
 
 
 def test_one_change_tells_one_update() -> None:
