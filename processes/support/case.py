@@ -50,6 +50,8 @@ _GONE = {
 }
 _RESTING = frozenset({"solved", "closed", "deleted"})
 
+AGES_AGO = datetime.fromtimestamp(0, UTC)
+
 Gone = Literal["merged", "spam", "deleted", "closed"]
 
 
@@ -169,7 +171,12 @@ def asked_at(case: Case) -> datetime:
 
 
 def opened_at(case: Case) -> datetime:
-    """When the ticket was made, or, until that was told, its oldest change."""
+    """When the ticket was made, or, until that was told, its oldest change.
+
+    A ticket known by hints alone may be of any age, and counts as older than every other: it is left alone outside.
+    """
+    if not case.sayings and not case.comments:
+        return AGES_AGO
     return datetime.fromisoformat(case.text("created_at") or case.first_at)
 
 

@@ -247,6 +247,14 @@ def test_what_somebody_solved_after_the_message_awaits_nothing(solved_at: float,
     assert cases.awaits_answer(folded(created(), comment(9, 60), solved)) is waits
 
 
+def test_a_ticket_known_by_hints_alone_counts_as_older_than_any_door() -> None:
+    hint = change("trigger", 60, hint=True)
+
+    assert cases.opened_at(folded(hint)) < at(-(10**8))
+    assert cases.opened_at(folded(hint, change("status_changed", 70, fields={"status": "open"}))) == at(60)
+    assert cases.opened_at(folded(hint, created(seconds=30))) == at(30)
+
+
 def test_a_hint_needs_a_read_that_came_after_it() -> None:
     hint = change("trigger", 60, hint=True, fields={"status": "closed"}, received_at=at(62))
     stale, fresh = (_audit("created", 0, 7, seconds) for seconds in (61, 62))
