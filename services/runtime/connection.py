@@ -11,6 +11,8 @@ REQUEST_SECONDS_MAX = 30.0
 """From a request's first byte to its last, unless the app has it in hand and reads it at its own pace."""
 
 closed_total = Counter("nightshift_connections_closed_total", "Connections that were cut off", ["status"])
+for _status in (408, 431):  # 0 is a figure too: what is not there cannot be seen to grow
+    closed_total.labels(_status)
 
 
 class _HeadTooLargeError(Exception):
