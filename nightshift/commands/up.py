@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nightshift import MendableError
+from nightshift.needed import missing_settings
 from nightshift.reach import State, cancelled_once, process_named, run
 from nightshift.stack import Stack
 
@@ -32,8 +33,10 @@ async def _up(state: Path, intake_port: int | None, console_port: int | None) ->
     if (state / "world").exists():
         raise MendableError(f"{state} holds a demo, in which every action acts: name another folder with --state")
     stack = Stack(state, intake_port=intake_port, console_port=console_port)
-    for name in stack.processes:
-        process_named(name)
+    if missing := missing_settings([process_named(name) for name in stack.processes]):
+        raise MendableError(
+            f"settings are not set: {', '.join(missing)}. Set each, or NAME_FILE to the path of a file that holds it"
+        )
     with cancelled_once():
         async with stack:
             for line in listening(stack):

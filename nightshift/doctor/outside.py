@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from nightshift import MendableError
 from nightshift.doctor.verdict import Check, Place, Verdict, fine, graded
 from nightshift.embedded.broker import speaks_kafka
+from nightshift.needed import ZENDESK, missing_settings
 from nightshift.reach import NothingHereError, database, process_named
 from services.reporter.outbound.messenger import load
 from services.runtime import migrate
@@ -27,7 +28,6 @@ POSTGRES_MIN = 17
 VECTOR_MIN = (0, 8)
 """The first pgvector whose search goes on until enough fit the filters."""
 SIGNED_IN_LATELY = timedelta(days=30)
-ZENDESK = ("NIGHTSHIFT_ZENDESK_URL", "NIGHTSHIFT_ZENDESK_EMAIL", "NIGHTSHIFT_ZENDESK_TOKEN")
 ZENDESK_SECONDS_MAX = 10.0
 LIST_SECONDS_BACK = 120
 TELL = ("NIGHTSHIFT_TELL_URLS", "NIGHTSHIFT_TELL_ESCALATION_URLS")
@@ -189,33 +189,37 @@ async def process_files(_: Place) -> list[Verdict]:
         return [Verdict("problem", str(error), "correct the file that it names")]
 
 
+async def settings(_: Place) -> list[Verdict]:
+    """The services find every setting that they need, all that are missing named at once."""
+    if not (missing := missing_settings(_loadable())):
+        return fine("all that the services need are set")
+    live = any(named_setting(setting) for setting in ZENDESK)
+    mend = "set each, or NAME_FILE to the path of a file that holds it; the demo needs none of them"
+    text = f"not set in this shell: {', '.join(missing)}"
+    return [Verdict("problem" if live else "warning", text, mend)]
+
+
 async def webhook_secrets(_: Place) -> list[Verdict]:
-    """Every door that is signed has its secret."""
+    """Every door that is signed has its secret; one that is not set is told by `settings`."""
     verdicts = []
     for process in _loadable():
         for name, door in process.settings.doors.items():
             if door.scheme == "none":
                 text = f"{process.name}/{name} takes unsigned webhooks from anybody"
                 verdicts.append(Verdict("warning", text, "set a scheme in process.toml unless that is meant"))
-            elif named_setting(first := next(iter(door.secret_settings), "")):
+            elif not door.secret_settings:
+                text = f"{process.name}/{name} names no secret"
+                verdicts.append(Verdict("problem", text, "set secret_settings of that door in process.toml"))
+            elif named_setting(door.secret_settings[0]):
                 verdicts += fine(f"{process.name}/{name} has its secret")
-            else:
-                text = f"{process.name}/{name} has no secret in this shell's settings"
-                mend = f"set {first or 'secret_settings of that door in process.toml'}; the demo needs none of it"
-                live = any(named_setting(setting) for setting in ZENDESK)
-                verdicts.append(Verdict("problem" if live else "warning", text, mend))
     return verdicts
 
 
 async def zendesk(_: Place) -> list[Verdict]:
     """The credentials work, for a user of its own who may list what happened, and the clocks agree."""
-    settings = {name: named_setting(name) for name in ZENDESK}
-    missing = [name for name, value in settings.items() if not value]
-    if len(missing) == len(ZENDESK):
+    url, email, token = (named_setting(name) or "" for name in ZENDESK)
+    if not (url and email and token):
         return fine("not configured; the demo brings its own")
-    if missing:
-        return [Verdict("problem", "half configured", f"set {' and '.join(missing)} too")]
-    url, email, token = (settings[name] or "" for name in ZENDESK)
     try:
         async with httpx.AsyncClient(
             base_url=f"{url.rstrip('/')}/api/v2/", auth=(f"{email}/token", token), timeout=ZENDESK_SECONDS_MAX
@@ -290,6 +294,7 @@ CHECKS: dict[str, Check] = {
     "database": the_database,
     "broker": broker,
     "processes": process_files,
+    "settings": settings,
     "webhook secrets": webhook_secrets,
     "zendesk": zendesk,
     "telling": telling,
