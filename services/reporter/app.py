@@ -21,7 +21,7 @@ from services.reporter.domain.sla import Policy
 from services.reporter.domain.telling import Manner
 from services.reporter.handlers import rebuild as rebuilds
 from services.reporter.handlers.append import Appender, Projector
-from services.reporter.handlers.own_dead_letters import SERVICE, end_own_dead_letters
+from services.reporter.handlers.own_dead_letters import SERVICE, own_dead_letters
 from services.reporter.handlers.tell import Teller
 from services.reporter.inbound.console.pages import console
 from services.reporter.inbound.console.session import Guard, Sessions
@@ -60,10 +60,11 @@ async def run() -> None:
         producer, reads = Producer(), Queries(database)
         orders, own = [Relay(database, schema, producer, Wake()) for schema in ("control", SERVICE)]
         appender = Appender(PostgresStore(database), Projector(policies))
+        end_own = own_dead_letters(database)
 
         async def take(records: Sequence[Record]) -> None:
             await appender.take(records)
-            await end_own_dead_letters(database, records)
+            await end_own(records)
 
         link = Link(
             settings=settings,
