@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from nightshift.embedded.child import free_port as a_free_port
 from services.runtime.migrate import migrate
@@ -32,11 +34,25 @@ from tests.stacks import (
 _TEMPLATE = "migrated_template"
 _MEMORY = Path("/dev/shm")
 _MEMORY_FREE_MIN = 6 << 30
+_SHARE_A_NIGHT = frozenset({"test_commands.py", "test_night.py", "test_replay.py"})
 _numbers = itertools.count(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--stack", choices=("embedded", "real"), default="embedded", help="what the tests run on")
+
+
+class _OneNight(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """A file's tests stay together, and so do the files that share the demo of a session: its nights take a minute."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "the night" if Path(file).name in _SHARE_A_NIGHT else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    return _OneNight(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_report_header(config: pytest.Config) -> str:
