@@ -45,7 +45,7 @@ TIMED_MAX = 500
 
 def main() -> None:
     """Print both tables."""
-    library = library_of(SUPPORT)
+    library = library_of(load("support"))
     sets = {
         "held out": parse(HELD_OUT.read_text(encoding="utf-8")),
         "evals, from the data set": [e for e in labelled_evals() if e.source == "bitext"],

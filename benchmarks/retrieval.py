@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bitext import HELD_OUT, SUPPORT
+from benchmarks.bitext import HELD_OUT
 from benchmarks.nearest import labelled_evals
 from contracts.knowledge import ANY_BRAND, Passage, Question
 from nightshift.embedded.postgres import EmbeddedPostgres
@@ -193,7 +193,7 @@ def _cosine(passages: Sequence[Passage]) -> Callable[[Question], NDArray[np.floa
 
 def _support() -> list[Corpus]:
     """A passage answers a question when it is for its intent, and in its language where there is any."""
-    library = library_of(SUPPORT)
+    library = library_of(load("support"))
 
     def asked(texts: Sequence[Example]) -> list[Asked]:
         found = []

@@ -12,6 +12,8 @@ from contracts.base import Contract, Json
 
 Verdict = Literal["execute", "hold", "refuse", "ignore"]
 Mode = Literal["watch", "draft", "act"]
+Difference = Literal["same", "stricter", "looser", "other actions", "other reasons", "other requests"]
+"""How one decision differs from another about the same basis."""
 
 
 class Reason(Contract):

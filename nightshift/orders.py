@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from contracts.envelope import Event
 from contracts.events.control import (
     ApprovalAnswered,
+    CandidateChanged,
     CauseAcknowledged,
     RedriveRequested,
     RegimeAdmitted,
@@ -20,6 +21,7 @@ from contracts.events.control import (
 from nightshift import MendableError
 from services.reporter.domain.views import ApprovalRow, DeadLetterRow
 from services.reporter.outbound import queries
+from services.runtime.candidates import Mode
 from services.runtime.postgres import Connection
 
 SOURCE = "nightshift/control"
@@ -47,6 +49,16 @@ WHERE process = $1 AND regime = $2 RETURNING model
 """
 
 
+_CANDIDATE = """
+INSERT INTO control.candidates AS c (process, mode, percent, model, regime, reason, changed_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (process) DO UPDATE SET mode = excluded.mode, percent = excluded.percent, model = excluded.model,
+    regime = excluded.regime, reason = excluded.reason, changed_by = excluded.changed_by,
+    generation = c.generation + 1, changed_at = clock_timestamp()
+RETURNING generation
+"""
+
+
 class NoSuchIdError(MendableError):
     """Nothing that waits has this id, or several have."""
 
@@ -59,7 +71,7 @@ class NoSuchIdError(MendableError):
 
 async def order(
     connection: Connection,
-    data: RedriveRequested | SkipRequested | ApprovalAnswered | CauseAcknowledged | RegimeAdmitted,
+    data: RedriveRequested | SkipRequested | ApprovalAnswered | CauseAcknowledged | RegimeAdmitted | CandidateChanged,
     *,
     process: str,
     case_id: str,
@@ -104,6 +116,27 @@ async def admit(connection: Connection, process: str, regime: str, *, reason: st
         admitted = RegimeAdmitted(model=model, regime=regime, reason=reason, by=by)
         await order(connection, admitted, process=process, case_id=process)
         return admitted
+
+
+async def change_candidate(
+    connection: Connection,
+    process: str,
+    *,
+    mode: Mode,
+    percent: int,
+    model: str,
+    regime: str,
+    reason: str,
+    by: str,
+) -> CandidateChanged:
+    """Say how far this one regime goes, and no other. What is in force and what is said commit together."""
+    async with connection.transaction():
+        generation = await connection.fetchval(_CANDIDATE, process, mode, percent, model, regime, reason, by)
+        changed = CandidateChanged(
+            mode=mode, percent=percent, model=model, regime=regime, generation=generation, reason=reason, by=by
+        )
+        await order(connection, changed, process=process, case_id=process)
+        return changed
 
 
 def one_of(ids: Sequence[Id], wanted: str, *, what: str, command: str) -> Id:

@@ -20,7 +20,7 @@ from nightshift.embedded.postgres import EmbeddedPostgres
 from nightshift.stack import default_state, external_admin_url, running
 from services.runtime.config import named_setting
 from services.runtime.postgres import Connection
-from services.runtime.process import Process, ProcessInvalidError, load, overrides_of, root_of
+from services.runtime.process import CANDIDATE, Process, ProcessInvalidError, load, overrides_of, root_of
 
 SERVER_WAIT_SECONDS = 15.0
 """How long a command waits for another one that uses the embedded database alone."""
@@ -118,6 +118,16 @@ def process_named(name: str) -> Process:
     except ProcessInvalidError as error:
         said = _ABOUT_PYDANTIC.sub("", str(error))
         raise MendableError(" ".join(said.split())) from error
+
+
+def candidate_of(process: Process) -> Process:
+    """What it would be asked by instead. Raises MendableError where it has no candidate."""
+    if (candidate := process.candidate) is None:
+        raise MendableError(
+            f"{process.name} has no candidate: put a prompt.md, examples.jsonl or knowledge/ into "
+            f"{process.folder / CANDIDATE}, or name another `model` under [candidate] in process.toml"
+        )
+    return candidate
 
 
 def folder_of(name: str) -> Path:

@@ -164,9 +164,14 @@ def provider_named(process: Process, model: str | None) -> Provider:
     """The model of that name; none is the one of the settings. Raises MendableError."""
     settings = Settings(database_url="", kafka_bootstrap="")
     try:
-        return provider_of(model or settings.model or process.settings.model.default, process, settings)
+        return provider_of(model or process.first_choice(settings.model), process, settings)
     except (ProcessInvalidError, MissingSettingError, PricesInvalidError) as error:
         raise MendableError(str(error)) from error
+
+
+def live_choice(process: Process) -> str:
+    """The name of the model that is asked first live, also where a process is its candidate."""
+    return Settings(database_url="", kafka_bootstrap="").model or process.settings.model.default
 
 
 def told(tried: Tried) -> Json:

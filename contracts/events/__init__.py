@@ -12,8 +12,10 @@ NEWEST: tuple[type[Fact], ...] = (
     proposals.FactsRead,
     proposals.ProposalMade,
     proposals.ProposalFailed,
+    proposals.ProposalShadowed,
     proposals.BudgetExhausted,
     decisions.DecisionMade,
+    decisions.DecisionShadowed,
     decisions.HandoverPlanned,
     decisions.ApprovalRequested,
     decisions.ApprovalResolved,
@@ -32,6 +34,7 @@ NEWEST: tuple[type[Fact], ...] = (
     control.SkipRequested,
     control.CauseAcknowledged,
     control.RegimeAdmitted,
+    control.CandidateChanged,
 )
 """The newest version of every event, in travel order."""
 

@@ -3,6 +3,8 @@
 from typing import ClassVar, Literal
 from uuid import UUID
 
+from pydantic import Field
+
 from contracts import topics
 from contracts.base import Fact
 
@@ -74,6 +76,24 @@ class CauseAcknowledged(Fact):
     TOPIC: ClassVar[str] = topics.CONTROL
 
     cause: str
+    by: str
+
+
+class CandidateChanged(Fact):
+    """A person switched how far a candidate goes, or the actor switched it off."""
+
+    TYPE: ClassVar[str] = "candidate.changed.v1"
+    TOPIC: ClassVar[str] = topics.CONTROL
+
+    mode: Literal["off", "shadow", "canary"]
+    """shadow: it proposes beside the live regime, and never acts; canary: it proposes instead of it."""
+    percent: int = Field(ge=0, le=100)
+    """Of the cases, by the hash of their ids."""
+    model: str
+    regime: str
+    """The one that this is about, by digest: whatever else the candidate becomes is off."""
+    generation: int
+    reason: str
     by: str
 
 

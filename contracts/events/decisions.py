@@ -7,7 +7,7 @@ from pydantic import AwareDatetime
 
 from contracts import topics
 from contracts.base import Contract, Fact, Json
-from contracts.decision import Action, Circumstances, Mode, Reason, Verdict
+from contracts.decision import Action, Circumstances, Difference, Mode, Reason, Verdict
 from contracts.sealed import Sealed
 
 
@@ -47,6 +47,36 @@ class DecisionMade(Fact):
     """None where the rules were not asked, and in what was recorded before there was such a field."""
     digest: str | None = None
     """contracts.decision.decision_digest, of the requests in clear; none as above."""
+
+
+class Judged(Contract):
+    """What rules made of one proposal."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    actions: tuple[Action, ...]
+    digest: str
+    """contracts.decision.decision_digest."""
+
+
+class DecisionShadowed(Fact):
+    """What the rules would have made of a candidate's proposal, from the very inputs of the live decision.
+
+    No effect follows from it, no approval, no handover, no hold.
+    """
+
+    TYPE: ClassVar[str] = "decision.shadowed.v1"
+    TOPIC: ClassVar[str] = topics.DECISIONS
+
+    basis: str
+    decision_id: UUID
+    """The event id of the live decision."""
+    regime: str
+    """The candidate's."""
+    live: Judged
+    shadow: Judged
+    difference: Difference
+    """Of the shadow from the live one."""
 
 
 class HandoverPlanned(Fact):

@@ -102,6 +102,35 @@ class ProposalFailed(Fact):
     """The models that were asked at last, in their order; none where the work failed before."""
 
 
+class ProposalShadowed(Fact):
+    """What a candidate in shadow suggests for a basis that has its live proposal. Nothing is done about it.
+
+    Without `output` it suggests nothing, and `code` says why.
+    """
+
+    TYPE: ClassVar[str] = "proposal.shadowed.v1"
+    TOPIC: ClassVar[str] = topics.PROPOSALS
+
+    basis: str
+    proposal_id: UUID
+    """The event id of the live proposal, made from the same case and the same facts."""
+    regime: str
+    """Digest of all that the candidate's answers depend on."""
+    facts: Sealed | None = None
+    """JSON: {name: FactAnswer}; those of the live proposal, with the candidate's own passages."""
+    output: Sealed | None = None
+    """JSON of the process's proposal."""
+    label: str | None = None
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    made_from: MadeFrom | None = None
+    code: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: Decimal = Decimal(0)
+    latency_ms: int = 0
+    attempts: int = 1
+
+
 class BudgetExhausted(Fact):
     """A ceiling on what models may cost is reached: what needs a model waits. Said once a day, or once of a total.
 

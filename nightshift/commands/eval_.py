@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nightshift import MendableError, progress
-from nightshift.reach import Json, State, as_json, database, process_named, run
+from nightshift.reach import Json, State, as_json, candidate_of, database, process_named, run
 
 if TYPE_CHECKING:
     from nightshift.evals.examples import Eval
@@ -30,6 +30,9 @@ _SHOWN_MAX = 15
 def eval_(
     process: Annotated[str, typer.Argument(metavar="PROCESS", help="A folder below processes/, such as `support`.")],
     *,
+    candidate: Annotated[
+        bool, typer.Option("--candidate", help="Ask the process's candidate, and compare it with what is live.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="`nearest`, `claude:<model>` or `ollama:<model>`; else the settings say.")
     ] = None,
@@ -56,9 +59,9 @@ def eval_(
     a floor of process.toml, by an eval that must pass, or by one that was right before and is not accepted. What has no
     record no classifier serves: a changed prompt, model, schema, example or passage waits for it.
     """
-    loaded = process_named(process)
+    loaded = candidate_of(process_named(process)) if candidate else process_named(process)
     from nightshift.evals import examples, result, run as runs  # noqa: PLC0415  # a model's libraries take seconds to load
-    from nightshift.trial import provider_named  # noqa: PLC0415  # as above
+    from nightshift.trial import live_choice, provider_named  # noqa: PLC0415  # as above
     from services.classifier.domain.regime import record_of  # noqa: PLC0415  # as above
 
     file = loaded.folder / examples.FILE
@@ -72,14 +75,16 @@ def eval_(
     if unknown := sorted(accepted - {one.id for one in evals}):
         raise MendableError(f"--accept {unknown[0]}: no eval has this id")
     provider = provider_named(loaded, model)
-    record = loaded.folder / record_of(provider.name)
-    compared_with = against or (record if record.exists() else None)
+    record = loaded.records / record_of(provider.name)
+    live = loaded.folder / record_of(live_choice(loaded)) if candidate else record
+    compared_with = against or (live if live.exists() else None)
     before = None if compared_with is None else result.from_lines(_text_of(compared_with), str(compared_with))
     with progress.bar() as told:
         ran = run(runs.run_evals(loaded, evals, provider, times=times, progress=told))
     compared = result.compare(ran.result, before, floors=loaded.settings.evals.floors, accepted=accepted)
     written = record if write and not compared.blocks else None
     if written is not None:
+        written.parent.mkdir(exist_ok=True)
         written.write_text(ran.result.as_passed(before, compared.newly_wrong).to_lines(), encoding="utf-8")
     if json:
         as_json(_told(ran, compared, written))

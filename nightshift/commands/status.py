@@ -9,7 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from nightshift.reach import Json, State, as_json, database, run
-from services.reporter.domain.views import RegimeRow, Status
+from services.reporter.domain.views import CandidateRow, RegimeRow, Status
 from services.reporter.outbound import queries
 
 app = typer.Typer()
@@ -21,7 +21,7 @@ FROM ingest.tallies
 """
 _OLDEST_TASK = """
 SELECT extract(epoch FROM clock_timestamp() - min(opened_at))::float8 FROM (
-    SELECT opened_at FROM classifier.tasks WHERE state = 'open' UNION ALL
+    SELECT opened_at FROM classifier.tasks WHERE state = 'open' AND kind <> 'shadow' UNION ALL
     SELECT opened_at FROM actor.tasks WHERE state = 'open' UNION ALL
     SELECT created_at FROM actor.effects WHERE state IN ('planned', 'in_flight', 'unknown')) waiting
 """
@@ -42,6 +42,8 @@ def status(state: State, *, json: Json = False) -> None:
         console.print(Text.assemble((f"{switch.process} {word}", style), told, f" (generation {switch.generation})"))
     for regime in stands.regimes:
         console.print(_regime(regime))
+    for candidate in stands.candidates:
+        console.print(_candidate(candidate))
     console.print(_figures(stands, deliveries, oldest))
     if stands.intake_marked:
         console.print(_marked(stands))
@@ -56,6 +58,16 @@ def _regime(row: RegimeRow) -> Text:
     mend = f"`nightshift eval {row.process} --write` and start again, or `nightshift admit {row.process} --reason WHY`"
     since = f"since {row.since:%m-%d %H:%M} UTC"
     return Text.assemble((f"{row.process} is not served", "bold red"), f" {since}: no passed eval of {which}: {mend}")
+
+
+def _candidate(row: CandidateRow) -> Text:
+    how = f"a candidate in shadow on {row.percent} %" if row.mode == "shadow" else f"a candidate on {row.percent} %"
+    which = f"{row.model}, regime {row.regime[:16]}"
+    since = f"since {row.changed_at:%m-%d %H:%M} UTC"
+    return Text.assemble(
+        (f"{row.process} has {how} of its cases", "bold yellow"),
+        f" {since}: {which}: {row.changed_by}: {row.reason} (`nightshift candidate {row.process}`)",
+    )
 
 
 def _figures(stands: Status, deliveries: Mapping[str, int], oldest: float | None) -> Table:

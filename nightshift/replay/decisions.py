@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from contracts import topics
 from contracts.base import Contract, Fact
-from contracts.decision import Action, Execute, FactAnswer, Hold, Reason, decision_digest, verdict_of
+from contracts.decision import Action, Difference, Execute, Hold, Reason, decision_digest, verdict_of
 from contracts.envelope import Event, UnknownTypeError, UnreadableError, decode
 from contracts.events.decisions import DecidedFrom, DecisionMade
 from contracts.events.proposals import ProposalMade
@@ -25,19 +25,19 @@ from nightshift import MendableError
 from nightshift.progress import Progress, silent
 from nightshift.replay.history import Copy, entry_from, reading, replaying
 from services.actor.domain import gate
-from services.actor.handlers.judge import Question, judge
+from services.actor.domain.difference import difference_of
+from services.actor.handlers.judge import judge, question_of
 from services.actor.handlers.proposal_made import ALREADY
 from services.classifier.app import provider_of
 from services.classifier.config import Settings
-from services.classifier.domain import knowledge
 from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
 from services.classifier.handlers.read_facts import facts_json
+from services.classifier.handlers.shadow import Asked, ask_again
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.ports import Desk, Provider
 from services.reporter.domain.log import Entry
 from services.runtime import vault
-from services.runtime.cases import StoredCase
 from services.runtime.config import KafkaSettings, MissingSettingError
 from services.runtime.postgres import Connection, Database
 from services.runtime.process import Process, ProcessInvalidError, load_all
@@ -51,12 +51,8 @@ WAIT_SECONDS_MAX = 60.0
 NEVER_ASKED = frozenset({gate.STALE.reasons[0].code, ALREADY.code})
 """Settled by the engine, whatever the rules say: something newer came, or another proposal had come before."""
 
-Outcome = Literal[
-    "same", "stricter", "looser", "other actions", "other reasons", "other requests", "not by rules", "not replayable"
-]
+Outcome = Difference | Literal["not by rules", "not replayable"]
 DIFFERENT: tuple[Outcome, ...] = ("stricter", "looser", "other actions", "other reasons", "other requests")
-_REACH = ("none", "ignore", "refuse", "hold", "execute")
-"""How far software may go by itself, least first. `none`: the model gave no proposal."""
 
 BEFORE_FIELDS = "recorded before decisions held what they were made from"
 NO_PROPOSAL_THERE = "its proposal is not on the topics"
@@ -65,8 +61,6 @@ UNKNOWN_CASE = "today's build cannot read its case"
 
 Model = tuple[Provider, Desk]
 """Who proposes, and who puts the question together."""
-
-_FACTS = TypeAdapter(dict[str, FactAnswer])
 
 _WANTED = "SELECT headers, body FROM replay.entries WHERE run = $1 AND topic = $2"
 _NEXT = """
@@ -153,38 +147,6 @@ class Replayed:
     @property
     def same(self) -> int:
         return self.counts.get("same", 0)
-
-
-def outcome_of(before: Verdict, after: Verdict) -> Outcome:
-    """How `after` differs from `before`. Equal digests are the same decision, byte for byte."""
-    if before.digest == after.digest:
-        return "same"
-    was, becomes = _REACH.index(before.verdict), _REACH.index(after.verdict)
-    if was != becomes:
-        return "stricter" if becomes < was else "looser"
-    if before.actions != after.actions:
-        return "other actions"
-    return "other reasons" if before.reasons != after.reasons else "other requests"
-
-
-def question_of(
-    process: Process, event: Event[DecisionMade], known: DecidedFrom, facts: str, output: str, keys: CaseKeys
-) -> Question:
-    """What the decision was made from, put together again. Raises ValidationError for a case of another build."""
-    door, object_id = event.case_id.split(":", 2)[1:]
-    case = process.case.Case.model_validate(known.case)
-    return Question(
-        stored=StoredCase(event.case_id, process.name, door, object_id, case),
-        basis=event.data.basis,
-        facts=facts,
-        output=output,
-        keys=keys,
-        circumstances=event.data.circumstances,
-        modes={action: known.modes.get(action, "watch") for action in process.settings.actions},
-        already_decided=False,  # such a decision is never recorded
-        held=known.held,
-        now=event.data.decided_at,
-    )
 
 
 async def replay_decisions(
@@ -400,7 +362,7 @@ class _Again:
             return told("not replayable", UNKNOWN_CASE)
         except MendableError as error:
             return error
-        return told(outcome_of(before, after), "", after, cost)
+        return told(difference_of(before, after), "", after, cost)
 
     async def _after(
         self, event: Event[DecisionMade], known: DecidedFrom, proposal: ProposalMade, keys: CaseKeys
@@ -414,7 +376,7 @@ class _Again:
             if isinstance(answer, Rejected):
                 return Verdict(verdict="none", reasons=(Reason(code=answer.code, text=f"{answer.why}."),)), cost
             output = keys.seal(answer.output.model_dump_json())
-        judgment = judge(process, question_of(process, event, known, facts, output, keys))
+        judgment = judge(process, question_of(process, event.case_id, event.data, known, facts, output, keys))
         decision = judgment.decision
         after = Verdict(
             verdict=verdict_of(decision),
@@ -430,9 +392,7 @@ async def _propose(
 ) -> tuple[Accepted | Rejected, str]:
     """A proposal from the case and the facts that the recorded one was made from; and the facts with its passages."""
     provider, desk = model
-    case = process.case.reveal(process.case.Case.model_validate(proposal.case), keys.unseal)
-    recorded = _FACTS.validate_json(keys.unseal(proposal.facts))
-    ask = await desk.ask(case, {name: fact for name, fact in recorded.items() if name != knowledge.FACT})
+    ask = await ask_again(process, desk, Asked(proposal.case, proposal.facts), keys)
     facts = keys.seal(facts_json(ask.facts))
     for _ in range(ASK_TRIES_MAX):
         try:

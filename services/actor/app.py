@@ -1,7 +1,7 @@
 """The wiring: what is consumed, who works, and where effects go."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +18,7 @@ from contracts.envelope import Event, Record
 from contracts.events.cases import CaseChanged, CaseOpened
 from contracts.events.control import ApprovalAnswered
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
-from contracts.events.proposals import ProposalFailed, ProposalMade
+from contracts.events.proposals import ProposalFailed, ProposalMade, ProposalShadowed
 from services.actor.config import Settings, ZendeskAccount, slack_url
 from services.actor.handlers.approval import approval_answered, expire_approvals
 from services.actor.handlers.case_changed import case_changed
@@ -27,6 +27,7 @@ from services.actor.handlers.decide import Decide
 from services.actor.handlers.failure import failed
 from services.actor.handlers.proposal_made import DECIDE, proposal_made
 from services.actor.handlers.say import SERVICE, approvals_put_off_total
+from services.actor.handlers.shadow import compare, proposal_shadowed
 from services.actor.outbound.lane import Lane
 from services.actor.outbound.pauses import Pauses
 from services.actor.outbound.zendesk import ZendeskDestination
@@ -48,7 +49,7 @@ from services.runtime.tasks import Worker
 
 CONNECTIONS_MAX = 24
 SUBSCRIPTIONS = (topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CONTROL)
-EXPIRY_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -71,6 +72,7 @@ def handlers_of(processes: Mapping[str, Process]) -> dict[type[Fact], Handler]:
         ProposalFailed: ours(partial(failed, processes=processes)),
         DeadLetterRaised: ours(partial(failed, processes=processes)),
         DeadLetterRedriven: dead_letter_redriven,
+        ProposalShadowed: ours(proposal_shadowed),
         ApprovalAnswered: ours(partial(approval_answered, processes=processes)),
     }
 
@@ -142,23 +144,30 @@ def lanes_of(
     ]
 
 
-def expiring(database: Database, process: Process, wakes: list[Wake]) -> Part:
+def expiring(database: Database, process: Process, wakes: Sequence[Wake]) -> Part:
     """Turns approvals that nobody answered into a no."""
     approvals_put_off_total.labels(process.name)  # from zero on: the first one is an increase as well
+    return looking(database, process, expire_approvals, wakes)
 
-    async def expire(stop: Stop) -> None:
+
+def looking(
+    database: Database, process: Process, look: Callable[[Connection, Process], Awaitable[int]], wakes: Sequence[Wake]
+) -> Part:
+    """Looks every second, in a transaction, for what is to be done, and wakes others where something was."""
+
+    async def run(stop: Stop) -> None:
         while not stop.is_set():
             try:
                 async with database.transaction() as connection:
-                    expired = await expire_approvals(connection, process)
-                if expired:
+                    done = await look(connection, process)
+                if done:
                     for wake in wakes:
                         wake.set()
             except (*UNAVAILABLE, *CONTENDED) as error:
-                log.warning("approvals wait for postgres", error=type(error).__name__)
-            await stop.wait(EXPIRY_LOOK_SECONDS)
+                log.warning("a look waits for postgres", what=look.__name__, error=type(error).__name__)
+            await stop.wait(LOOK_SECONDS)
 
-    return expire
+    return run
 
 
 def reading_the_unread(inbox: Inbox) -> Part:
@@ -171,7 +180,7 @@ def reading_the_unread(inbox: Inbox) -> Part:
                 break
             except (*UNAVAILABLE, *CONTENDED) as error:
                 log.warning("unread events wait for postgres", error=type(error).__name__)
-                await stop.wait(EXPIRY_LOOK_SECONDS)
+                await stop.wait(LOOK_SECONDS)
         await stop.wait()
 
     return read
@@ -228,7 +237,10 @@ async def run() -> None:
         parts += [worker.run for worker in workers]
         parts += [lane.run for lane in lanes]
         parts += [Pauses(database, name, [lane for lane in lanes if lane.work[0] == name]).run for name in processes]
-        parts += [expiring(database, process, effect_wakes) for process in processes.values()]
+        for process in processes.values():
+            parts.append(expiring(database, process, effect_wakes))
+            if process.candidate is not None:
+                parts.append(looking(database, process, compare, [relay_wake]))
         await serve(
             app=HealthApp(alive=alive, ready={"broker": _broker(link)}),
             host=settings.http_host,

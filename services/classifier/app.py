@@ -1,6 +1,7 @@
 """The classifier, wired: the only place that knows every concrete class."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
 
 import httpx
@@ -13,6 +14,7 @@ from services.classifier.handlers.ask_models import count_all_from_zero
 from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
+from services.classifier.handlers.shadow import SHADOW, Shadowing
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
 from services.classifier.outbound import ollama
 from services.classifier.outbound.admission import Admission
@@ -34,7 +36,7 @@ from services.runtime.kafka_clients import Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
 from services.runtime.postgres import Database, connect
-from services.runtime.process import Door, Process, ProcessInvalidError, load_all
+from services.runtime.process import CANDIDATE, Door, Process, ProcessInvalidError, load_all
 from services.runtime.relay import Relay
 from services.runtime.stop import Wake
 from services.runtime.tasks import Worker
@@ -44,6 +46,8 @@ LEASE_SECONDS = 15
 """Kept up while a model thinks; what a dead classifier held is taken up by another this long afterwards."""
 BATCH_MAX = 32
 """Small enough that a slow answer keeps few others waiting."""
+SHADOW_BATCH_MAX = 4
+"""Questions to a candidate that are under way side by side."""
 
 
 async def run() -> None:
@@ -78,12 +82,13 @@ async def run() -> None:
             relays=[relay],
             woken_after=[publishing, *(worker.wake for worker in workers)],
         )
-        oldest = {(worker.process, worker.kind): worker.oldest_claimable_seconds for worker in workers}
+        awaited = [worker for worker in workers if worker.kind != SHADOW]
+        oldest = {(worker.process, worker.kind): worker.oldest_claimable_seconds for worker in awaited}
         lag = Lag(settings, "classifier", database, SUBSCRIPTIONS)
         figures = Figures(database, "classifier", outboxes=["classifier"], oldest=oldest)
         await service.serve(
             app=HealthApp(
-                alive={f"{worker.process}.{worker.kind}": progress_of(worker) for worker in workers},
+                alive={f"{worker.process}.{worker.kind}": progress_of(worker) for worker in awaited},
                 ready={"broker": link.check, "postgres": database.check},
             ),
             host=settings.http_host,
@@ -104,8 +109,7 @@ async def run() -> None:
 
 def models_of(process: Process, settings: Settings) -> list[PatientProvider]:
     """The models of a process in the order in which they are asked. Raises what provider_of raises."""
-    chosen = process.settings.model
-    names = dict.fromkeys([settings.model or chosen.default, *chosen.fallback])
+    names = dict.fromkeys([process.first_choice(settings.model), *process.settings.model.fallback])
     return [PatientProvider(provider_of(name, process, settings)) for name in names]
 
 
@@ -166,6 +170,7 @@ def _workers(
     """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
     desk = KnowledgeDesk(process, _finds(models, process, database))
     count_all_from_zero(models)
+    shadowing, shadow_wake = _shadowing(process, budget, settings, database), Wake()
     doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
     proposing = Proposing(
         database=database,
@@ -176,20 +181,60 @@ def _workers(
         sources={name: outside.source(source, client) for name, source in process.settings.sources.items()},
         asks_at_once=asyncio.Semaphore(settings.asks_at_once),
         budget=budget,
+        beside=None if shadowing is None else shadowing.want,
     )
     reading = ReadHinted(
         database=database, process=process, doors=doors, reads_at_once=asyncio.Semaphore(settings.asks_at_once)
     )
-    proposers = [_worker(process, database, admission, PROPOSE, proposing, [publishing]) for _ in range(2)]
+    proposers = [_worker(process, database, admission, PROPOSE, proposing, [publishing, shadow_wake]) for _ in range(2)]
     woken_after = [publishing, *(worker.wake for worker in proposers)]
-    return [*proposers, _worker(process, database, admission, READ, reading, woken_after)]
+    workers = [*proposers, _worker(process, database, admission, READ, reading, woken_after)]
+    if shadowing is not None:
+        workers.append(shadow_worker(shadowing, shadow_wake, [publishing]))
+    return workers
+
+
+def _shadowing(process: Process, budget: Budget, settings: Settings, database: Database) -> Shadowing | None:
+    """None where the process has no candidate."""
+    if (candidate := process.candidate) is None:
+        return None
+    model = models_of(candidate, settings)[0]
+    desk = KnowledgeDesk(candidate, _finds([model], candidate, database))
+    count_all_from_zero([model])
+    return Shadowing(
+        database=database,
+        process=candidate,
+        regime=desk.regime(model.name),
+        model=model,
+        desk=desk,
+        asks_at_once=asyncio.Semaphore(SHADOW_BATCH_MAX),
+        budget=budget,
+    )
+
+
+def shadow_worker(shadowing: Shadowing, wake: Wake, woken_after: Sequence[Wake]) -> Worker:
+    """It is in no figure of what waits, and no sign of life: nobody waits for it."""
+    return Worker(
+        database=shadowing.database,
+        service="classifier",
+        process=shadowing.process.name,
+        kind=SHADOW,
+        perform=shadowing.perform,
+        store=shadowing.store,
+        attempts_max=sys.maxsize,  # it says by itself when it gives up: it must never be a dead letter
+        lease_seconds=LEASE_SECONDS,
+        batch_max=SHADOW_BATCH_MAX,
+        wake=wake,
+        woken_after=woken_after,
+    )
 
 
 def _finds(models: Sequence[Provider], process: Process, database: Database) -> Finds | None:
     """`nearest` answers by label, and so are its passages found, in memory; a search finds it no better ones."""
     if all(model.name == NAME for model in models):
         return None
-    return PassageIndex(database, process.name, library_of(process.folder), process.settings.retrieval)
+    name = process.name if process.own is None else f"{process.name}/{CANDIDATE}"
+    return PassageIndex(database, name, library_of(process), process.settings.retrieval)
 
 
 def _worker(

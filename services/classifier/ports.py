@@ -79,6 +79,13 @@ class MoneyReservedError(LaterError):
         super().__init__("budget_reserved", message, seconds=seconds)
 
 
+class SpareBudgetError(PermanentError):
+    """A ceiling is near, or is that of the run: what is left is for work that somebody waits for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("budget_near", message)
+
+
 class RunBudgetExhaustedError(PermanentError):
     """The run has used up its ceiling: no further call fits below it."""
 
@@ -135,6 +142,13 @@ class Budget(Protocol):
     """The money of one process."""
 
     def purse(self, claim: Claim) -> Purse: ...
+
+    def spare_purse(self, claim: Claim) -> Purse:
+        """For work that nobody waits for. It is a run of its own, and leaves a part of each longer ceiling alone.
+
+        What it may not have is said to nobody: its `reserve` raises SpareBudgetError, and nothing else.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

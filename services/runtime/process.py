@@ -5,12 +5,12 @@ import importlib
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Annotated, Any, Literal, Protocol, Self, get_args
 from zoneinfo import ZoneInfo, available_timezones
@@ -27,6 +27,9 @@ from services.runtime.config import RuntimeSettings
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
+CANDIDATE = "candidate"
+"""The folder of what a candidate has of its own, in the process's folder."""
+_WHOLE_PARTS = ("examples.jsonl", "knowledge")
 SHIPPED = Path(__file__).resolve().parents[2] / "processes"
 
 
@@ -177,6 +180,27 @@ class Retrieval(_Table):
     """BM25: how much long passages pay for their length."""
 
 
+class Returns(_Table):
+    """When a candidate that proposes for a share of the cases is switched off by itself."""
+
+    min_cases: int = Field(default=50, gt=0)
+    """So many of its cases were decided or failed before anything is concluded."""
+    worse_by: float = Field(default=0.05, ge=0, lt=1)
+    """A share of held, refused or failed cases may be above that of the other cases by so much."""
+    cost_factor: float = Field(default=2.0, ge=1)
+    """A case of it may cost so many times what another costs."""
+
+
+class Candidate(_Table):
+    """What is another for the candidate, beside the files of candidate/."""
+
+    model: str | None = None
+    """Asked first; None: the live first choice."""
+    retrieval: Retrieval | None = None
+    """None: the live one."""
+    returns: Returns = Returns()
+
+
 class Step(_Table):
     """One step; a folder below steps/."""
 
@@ -241,6 +265,7 @@ class Settings(_Table):
     evals: Evals = Evals()
     budget: Ceilings = Ceilings()
     retrieval: Retrieval = Retrieval()
+    candidate: Candidate = Candidate()
     steps: tuple[Step, ...]
     sla: Sla
     tell: Tell = Tell()
@@ -349,10 +374,36 @@ class Process:
     effects: EffectsModule
     Proposal: type[Proposed]
     """The output of the last step."""
+    own: Path | None = None
+    """Of a candidate: the folder of what it has of its own."""
 
     @property
     def name(self) -> str:
         return self.settings.name
+
+    @cached_property
+    def candidate(self) -> "Process | None":
+        """The same process with what its candidate has of its own; none where that is nothing."""
+        own, told = self.folder / CANDIDATE, self.settings.candidate
+        parts = [own / part for part in (*_WHOLE_PARTS, *map(_prompt_of, self.settings.steps))]
+        if told.model is None and told.retrieval is None and not any(part.exists() for part in parts):
+            return None
+        settings = self.settings.model_copy(update={"retrieval": told.retrieval or self.settings.retrieval})
+        return replace(self, settings=settings, own=own)
+
+    def path(self, part: str) -> Path:
+        """Where `knowledge`, `examples.jsonl` or a prompt lies: with a candidate, or else live."""
+        return self.own / part if self.own is not None and (self.own / part).exists() else self.folder / part
+
+    @property
+    def records(self) -> Path:
+        """The folder of the records of its evals."""
+        return self.own or self.folder
+
+    def first_choice(self, named: str | None) -> str:
+        """The model that is asked first. `named` by a service's settings goes before process.toml's live one."""
+        own = None if self.own is None else self.settings.candidate.model
+        return own or named or self.settings.model.default
 
     @cached_property
     def policy_digest(self) -> str:
@@ -372,6 +423,10 @@ class Process:
     def step_module(self, step: str, module: str) -> ModuleType:
         """`steps/<step>/<module>.py`."""
         return importlib.import_module(f"processes.{self.name}.steps.{step}.{module}")
+
+
+def _prompt_of(step: Step) -> str:
+    return f"steps/{step.name}/prompt.md"
 
 
 def case_id_of(process: str, door: str, object_id: str) -> str:
@@ -421,6 +476,7 @@ def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = 
         policy = modules["rules"].Policy.model_validate(settings.policy)
     except ValidationError as error:
         raise ProcessInvalidError(f"{file}: [policy] {error}") from error
+    _check_candidate(folder, settings)
     last = settings.steps[-1].name
     output = importlib.import_module(f"processes.{name}.steps.{last}.output")
     return Process(
@@ -433,6 +489,15 @@ def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = 
         effects=modules["effects"],
         Proposal=output.Proposal,
     )
+
+
+def _check_candidate(folder: Path, settings: Settings) -> None:
+    """What nobody would read is a mistake: a file in the wrong place would be taken for a change."""
+    known = ["examples.jsonl", "knowledge/*.md", "evals.*.json", *map(_prompt_of, settings.steps)]
+    for file in sorted((folder / CANDIDATE).rglob("*")):
+        part = PurePosixPath("/", file.relative_to(folder / CANDIDATE))
+        if file.is_file() and not any(part.match(f"/{one}") for one in known):
+            raise ProcessInvalidError(f"{file} is no part of a candidate: those are {', '.join(known)}")
 
 
 def _over(written: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

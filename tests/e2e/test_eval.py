@@ -117,3 +117,26 @@ def test_a_model_that_is_asked_often_and_answers_alike_does_not_flicker() -> Non
     told = json.loads(done.output)
     assert told["fields"]["intent"]["of"] == 5 * len(from_lines(RECORD.read_text(), RECORD.name).rows)
     assert told["flickering"] == []
+
+
+def test_a_candidate_is_asked_compared_with_what_is_live_and_put_on_record_beside_itself(folder: Path) -> None:
+    prompt = folder / "candidate" / "steps" / "answer" / "prompt.md"
+    prompt.parent.mkdir(parents=True)
+    prompt.write_text((folder / "steps" / "answer" / "prompt.md").read_text() + "\nBe kind.\n")
+
+    done = typed("support", *shlex.split(from_readme("--candidate")), "--write", "--json")
+
+    assert done.exit_code == 0, done.output
+    live = from_lines(RECORD.read_text(), RECORD.name)
+    record = from_lines((folder / "candidate" / RECORD.name).read_text(), RECORD.name)
+    assert json.loads(done.output)["regime"] == record.regime != live.regime
+    assert record.passed is not None
+    assert record.passed.against == live.regime
+    assert (folder / RECORD.name).read_text() == RECORD.read_text()
+
+
+def test_without_a_candidate_there_is_none_to_ask(folder: Path) -> None:
+    failed = typed("support", "--candidate")
+
+    assert failed.exit_code != 0
+    assert f"put a prompt.md, examples.jsonl or knowledge/ into {folder / 'candidate'}" in str(failed.exception)

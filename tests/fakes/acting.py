@@ -16,10 +16,11 @@ from contracts.basis import basis_of
 from contracts.envelope import Event, decode
 from contracts.events.cases import CaseChanged
 from contracts.events.decisions import ApprovalResolved, DecisionMade, HandoverPlanned
-from contracts.events.proposals import MadeFrom, ProposalMade
+from contracts.events.proposals import MadeFrom, ProposalMade, ProposalShadowed
 from services.actor.app import handlers_of
 from services.actor.handlers.approval import expire_approvals
 from services.actor.handlers.decide import Decide
+from services.actor.handlers.shadow import compare
 from services.actor.outbound.lane import Lane
 from services.actor.ports import Outside
 from services.runtime.changes import seal_change
@@ -38,6 +39,17 @@ MADE_FROM = MadeFrom(model="m", prompt="p", output_schema="s", examples="e", set
 
 def tiny(**overrides: Any) -> Process:
     return load("tiny", PROCESSES, overrides)
+
+
+async def ordered(admin: Connection, process: str, mode: str, percent: int, regime: str) -> None:
+    """As a person orders it by the command line, short of the event."""
+    await admin.execute(
+        "INSERT INTO control.candidates AS c (process, mode, percent, model, regime, reason) "
+        "VALUES ($1, $2, $3, 'candidate', $4, 'a test') ON CONFLICT (process) DO UPDATE SET mode = excluded.mode, "
+        "percent = excluded.percent, regime = excluded.regime, generation = c.generation + 1, "
+        "changed_at = clock_timestamp()",
+        *(process, mode, percent, regime),
+    )
 
 
 def case_of(ticket: str) -> str:
@@ -191,6 +203,27 @@ class Bench:
         """State of each effect, by kind and basis's name."""
         rows = await self.admin.fetch("SELECT kind, basis, state FROM actor.effects ORDER BY ordinal")
         return {f"{row['kind']} {row['basis'].split('|')[1]}": row["state"] for row in rows}
+
+    async def compare(self) -> int:
+        """What candidates proposed in shadow is judged, as far as it can be."""
+        async with self.database.transaction() as connection:
+            return await compare(connection, self.process)
+
+    async def shadow(self, change: PlainChange, **proposal: Any) -> Event[Fact]:
+        """What a candidate would propose for what `proposal` answers live."""
+        live = await self.proposal(change.object_id, [change], **proposal)
+        assert isinstance(live.data, ProposalMade)
+        data = ProposalShadowed(
+            basis=live.data.basis,
+            proposal_id=live.event_id,
+            regime="the candidate's",
+            facts=live.data.facts,
+            output=live.data.output,
+            label=live.data.label,
+            confidence=live.data.confidence,
+            made_from=live.data.made_from,
+        )
+        return event(f"shadow {change.object_id} {live.data.basis}", data, case_id=live.case_id)
 
     async def expire(self) -> int:
         async with self.database.transaction() as connection:

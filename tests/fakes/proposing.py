@@ -18,8 +18,10 @@ from contracts.envelope import Event, decode
 from contracts.events.proposals import MadeFrom
 from contracts.failures import LaterError
 from contracts.knowledge import Question
+from services.classifier.app import shadow_worker
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
+from services.classifier.handlers.shadow import Shadowing
 from services.classifier.inbound.kafka import handlers
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.ports import Answer, Ask, Cost, Provider
@@ -27,13 +29,15 @@ from services.runtime.changes import seal_change
 from services.runtime.inbox import Inbox
 from services.runtime.postgres import Connection, Database, connect
 from services.runtime.process import Process
+from services.runtime.stop import Wake
 from services.runtime.tasks import Worker
 from services.runtime.vault import CaseKeys
 from tests.conftest import MigratedDatabase
-from tests.fakes.acting import MADE_FROM, case_of
+from tests.fakes.acting import MADE_FROM, case_of, ordered
 from tests.fakes.destination import FakeDestination
 from tests.fakes.events import event
 
+CANDIDATE_REGIME = "the candidate's"
 GOOD = '{"confidence": 0.9, "answer": "Hello!"}'
 
 
@@ -107,10 +111,13 @@ class Bench:
     """Asked in turn after it."""
     door: Reads | None = None
     """Read instead of `outside`, where there is one."""
+    candidate: ScriptedModel = field(default_factory=lambda: ScriptedModel(name="candidate"))
+    """Asked in shadow, where the process has a candidate."""
     asks_at_once: int = 4
     time: float = 0.0
 
     def __post_init__(self) -> None:
+        self.shadowing = None if self.process.candidate is None else self.new_shadowing(self.process.candidate)
         self.inbox = Inbox(self.database, "classifier", handlers({self.process.name: self.process}))
         self.worker = self.new_worker()
         self.reader = self.new_reader()
@@ -129,6 +136,7 @@ class Bench:
             asks_at_once=asyncio.Semaphore(self.asks_at_once),
             budget=PostgresBudget(self.database, self.process),
             clock=lambda: self.time,
+            beside=None if self.shadowing is None else self.shadowing.want,
         )
         return Worker(
             database=self.database,
@@ -140,6 +148,27 @@ class Bench:
             attempts_max=3,
             lease_seconds=60,
         )
+
+    def new_shadowing(self, candidate: Process) -> Shadowing:
+        return Shadowing(
+            database=self.database,
+            process=candidate,
+            regime=CANDIDATE_REGIME,
+            model=self.candidate,
+            desk=PlainDesk(candidate),
+            asks_at_once=asyncio.Semaphore(self.asks_at_once),
+            budget=PostgresBudget(self.database, self.process),
+            clock=lambda: self.time,
+        )
+
+    @property
+    def shadower(self) -> Worker:
+        assert self.shadowing is not None, "its process has a candidate"
+        return shadow_worker(self.shadowing, Wake(), [])
+
+    async def order(self, mode: str, percent: int = 100, regime: str = CANDIDATE_REGIME) -> None:
+        """A person says how far the candidate goes."""
+        await ordered(self.admin, self.process.name, mode, percent, regime)
 
     def new_reader(self) -> Worker:
         reading = ReadHinted(

@@ -202,7 +202,7 @@ async def test_words_without_a_passage_find_nothing(database: Database) -> None:
 
 async def test_labels_alone_find_what_is_found_in_memory(database: Database) -> None:
     support = load("support")
-    library = library_of(support.folder)
+    library = library_of(support)
     searched = PassageIndex(database, "support", library, Retrieval(words=0, meaning=0, labels=1))
 
     for text, language in (("Where is my order?", "en"), ("Wo ist meine Bestellung?", "de"), ("je veux payer", "fr")):
@@ -213,7 +213,7 @@ async def test_labels_alone_find_what_is_found_in_memory(database: Database) -> 
 
 async def test_a_passage_found_by_words_and_meaning_is_the_files_own(database: Database) -> None:
     support = load("support")
-    library = library_of(support.folder)
+    library = library_of(support)
     question = Question(text="Wie lange dauert die Lieferung?", brand=None, language="de")
 
     found = await PassageIndex(database, "support", library, Retrieval(labels=0)).find(question)
@@ -227,7 +227,7 @@ async def test_a_passage_found_by_words_and_meaning_is_the_files_own(database: D
 
 async def test_a_proposal_says_which_passages_it_saw_and_they_can_be_read(database: Database) -> None:
     support = load("support")
-    searched = PassageIndex(database, "support", library_of(support.folder), support.settings.retrieval)
+    searched = PassageIndex(database, "support", library_of(support), support.settings.retrieval)
     desk = KnowledgeDesk(support, searched)
 
     ask = await desk.ask(revealed(created("Where is my order?")), facts())
@@ -246,7 +246,7 @@ async def test_a_proposal_says_which_passages_it_saw_and_they_can_be_read(databa
 
 async def test_what_another_version_wrote_is_written_again_but_not_at_once(database: Database) -> None:
     support, now = load("support"), 0.0
-    library, question = library_of(support.folder), Question(text="Where is my order?", brand=None, language="en")
+    library, question = library_of(support), Question(text="Where is my order?", brand=None, language="en")
     ours = PassageIndex(database, "support", library, Retrieval(), clock=lambda: now)
     others = PassageIndex(database, "support", library, Retrieval(k1=2))
     own = (await ours.find(question)).index_version

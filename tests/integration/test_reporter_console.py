@@ -30,6 +30,7 @@ from services.reporter.outbound.queries import Queries
 from services.runtime.health import HealthApp
 from services.runtime.postgres import Database, connect
 from tests.conftest import MigratedDatabase
+from tests.fakes.acting import ordered
 from tests.unit.reporter.night import (
     ENDINGS,
     POLICY,
@@ -435,6 +436,19 @@ async def test_a_process_that_is_not_served_is_told_on_the_first_page_until_some
     assert "support is not served" not in admitted
     assert "ana let it" in admitted
     assert "a &lt;typo&gt;" in admitted
+
+
+async def test_a_candidate_that_is_on_is_told_on_the_first_page(migrated: MigratedDatabase, site: Site) -> None:
+    await site.take(night(5))
+    await site.sign_in()
+    async with connect(migrated.admin_url, schema="control", connections_max=1) as database, database.connection() as c:
+        await ordered(c, "support", "shadow", 20, "870a523752f9")
+        on = await site.page("/")
+        await ordered(c, "support", "off", 0, "870a523752f9")
+        off = await site.page("/")
+
+    assert "support has a candidate in shadow on 20 % of its cases" in on
+    assert "has a candidate" not in off
 
 
 async def test_a_process_is_paused_in_the_console(migrated: MigratedDatabase, site: Site) -> None:

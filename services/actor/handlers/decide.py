@@ -8,7 +8,6 @@ from uuid import UUID, uuid5
 
 import orjson
 
-from contracts.base import Fact
 from contracts.decision import Execute, Hold, Ignore, Refuse, Request, decision_digest, verdict_of
 from contracts.envelope import Event, follow_up_id
 from contracts.events.decisions import ApprovalRequested, DecidedFrom, DecisionMade
@@ -18,6 +17,7 @@ from services.actor.handlers import circumstances, ledger
 from services.actor.handlers.hand_over import Handover, hand_over
 from services.actor.handlers.judge import Judgment, Question, judge
 from services.actor.handlers.say import Cause, decisions_total, say
+from services.actor.handlers.shadow import keep_decided
 from services.runtime import cases, outbox, switches, vault
 from services.runtime.failures import Never
 from services.runtime.postgres import Connection, Database
@@ -156,12 +156,12 @@ class Decide:
         await circumstances.count_labels(
             connection, self._process.name, [d.label for d in made if not isinstance(d.judgment.decision, Ignore)]
         )
-        events: list[Event[Fact]] = [
+        said = [
             self._made(d, (*(p.key for p in plans[d.case_id] if p.key in effects), *handed.get(d.case_id, ())))
             for d in made
         ]
-        events += [self._requested(approval) for approval in approvals]
-        await outbox.append(connection, events)
+        await outbox.append(connection, [*said, *map(self._requested, approvals)])
+        await keep_decided(connection, self._process, said)
         for decided in made:
             decisions_total.labels(self._process.name, verdict_of(decided.judgment.decision)).inc()
 

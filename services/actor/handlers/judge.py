@@ -21,6 +21,7 @@ from contracts.decision import (
     Reason,
     Request,
 )
+from contracts.events.decisions import DecidedFrom, DecisionMade
 from contracts.proposed import Proposed
 from services.actor.domain import effect, gate
 from services.runtime.cases import StoredCase
@@ -58,6 +59,26 @@ class Judgment:
     requests: tuple[Request, ...] = ()
     actions: tuple[Action, ...] = ()
     """Those whose mode is not `watch`."""
+
+
+def question_of(
+    process: Process, case_id: str, made: DecisionMade, known: DecidedFrom, facts: str, output: str, keys: CaseKeys
+) -> Question:
+    """What a recorded decision was made from, put together again. Raises ValidationError for another build's case."""
+    door, object_id = case_id.split(":", 2)[1:]
+    case = process.case.Case.model_validate(known.case)
+    return Question(
+        stored=StoredCase(case_id, process.name, door, object_id, case),
+        basis=made.basis,
+        facts=facts,
+        output=output,
+        keys=keys,
+        circumstances=made.circumstances,
+        modes={action: known.modes.get(action, "watch") for action in process.settings.actions},
+        already_decided=False,  # such a decision is never recorded
+        held=known.held,
+        now=made.decided_at,
+    )
 
 
 def judge(process: Process, question: Question) -> Judgment:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -42,6 +42,9 @@ FROM unnest($1::text[], $2::boolean[]) r(case_id, waits) WHERE t.case_id = r.cas
 """
 
 
+Beside = Callable[[Connection, Sequence[Event[Fact]]], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """A case that was completed by reading it outside: kept with the result."""
@@ -65,6 +68,8 @@ class Proposing:
     budget: Budget
     clock: Callable[[], float] = time.monotonic
     """Seconds that only rise."""
+    beside: Beside | None = None
+    """Told of what was said, in the transaction that says it."""
 
     async def perform(self, claims: Sequence[Claim]) -> Sequence[Outcome | Exception]:
         """Propose for each claim; one that fails leaves the others alone."""
@@ -80,6 +85,8 @@ class Proposing:
         Where nobody waited for an answer, the same basis is asked for again as soon as somebody does (a ticket that
         comes back): at once, where that was told while this was under way.
         """
+        if self.beside is not None:
+            await self.beside(connection, [event for _, done in finished for event in done.events])
         idle = [claim.case_id for claim, done in finished if not done.events]
         read = {claim.case_id: done.result for claim, done in finished if isinstance(done.result, Read)}
         if not idle and not read:
@@ -151,7 +158,7 @@ class Proposing:
         told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
         ask = await self.desk.ask(case, facts)
         falls_back_on = self.process.settings.model.falls_back_on
-        may_call = partial(self._still_runs, run)
+        may_call = partial(still_runs, self.database, self.clock, run.claimed_at, run.claim)
         answer, in_vain = await ask_models(self.models, falls_back_on, ask, run.purse, may_call=may_call)
         match answer:
             case Rejected(code, why, spent):
@@ -183,14 +190,15 @@ class Proposing:
                 )
                 return Done((told, run.event(made)), read)
 
-    async def _still_runs(self, run: "_Run") -> None:
-        """Raises PausedError where the process was paused since the claim: it is claimed anew when it goes on."""
-        if self.clock() - run.claimed_at <= CLAIM_TO_CALL_SECONDS:
-            return
-        async with self.database.connection() as connection:
-            generation = await switches.running_generation(connection, run.claim.process)
-        if generation != run.claim.generation:
-            raise PausedError("paused", "the process was paused since this was claimed", seconds=0.0)
+
+async def still_runs(database: Database, clock: Callable[[], float], claimed_at: float, claim: Claim) -> None:
+    """Raises PausedError where the process was paused since the claim: it is claimed anew when it goes on."""
+    if clock() - claimed_at <= CLAIM_TO_CALL_SECONDS:
+        return
+    async with database.connection() as connection:
+        generation = await switches.running_generation(connection, claim.process)
+    if generation != claim.generation:
+        raise PausedError("paused", "the process was paused since this was claimed", seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ class Admission:
         """`regimes` by model: each needs its own record."""
         self._database = database
         self._process = process.name
-        recorded = _recorded(process.folder)
+        recorded = _recorded(process.records)
         self._unrecorded = {model: regime for model, regime in regimes.items() if regime not in recorded}
         self._given = not self._unrecorded
         for model in regimes:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar, get_args
@@ -16,7 +17,7 @@ from contracts.envelope import Event, follow_up_id
 from contracts.events.proposals import BudgetExhausted
 from contracts.failures import LaterError
 from services.classifier.handlers.propose import SOURCE
-from services.classifier.ports import Cost, MoneyReservedError, RunBudgetExhaustedError
+from services.classifier.ports import Cost, MoneyReservedError, RunBudgetExhaustedError, SpareBudgetError
 from services.runtime import outbox
 from services.runtime.postgres import UNAVAILABLE, Connection, Database
 from services.runtime.process import PERIODS, Process, Unit
@@ -30,6 +31,8 @@ LEASE_MAX = timedelta(minutes=2)
 """What waits for tomorrow waits longer than a lease; what is so near is claimed, or goes on by itself."""
 BUSY_SECONDS = 2.0
 """What fits as soon as calls under way take less than they may looks again after so long."""
+SPARE_SHARE = Decimal("0.8")
+"""Of each ceiling: what lies above it is left for work that somebody waits for."""
 _NAMES = uuid5(NAMESPACE_URL, "nightshift:budget")
 
 _RESERVE = "SELECT * FROM reserve_model_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
@@ -79,6 +82,9 @@ class PostgresBudget:
     def purse(self, claim: Claim) -> "PostgresPurse":
         return PostgresPurse(self, claim)
 
+    def spare_purse(self, claim: Claim) -> "PostgresPurse":
+        return _SparePurse(self, replace(claim, correlation_id=follow_up_id(claim.cause, "spare_run")))
+
     async def run(self, stop: Stop) -> None:
         """Let go at once what waited for money when another setting was in force; then tell figures until stopped."""
         waits = True
@@ -110,6 +116,9 @@ class PostgresBudget:
 
 class PostgresPurse:
     """Implements ports.Purse for one claim."""
+
+    _share = Decimal(1)
+    """Of the ceilings of a day and in total."""
 
     def __init__(self, budget: PostgresBudget, claim: Claim) -> None:
         self._budget = budget
@@ -143,7 +152,7 @@ class PostgresPurse:
                 *(call, process.name, claim.case_id, claim.correlation_id, self._work, self._model),
                 *(worst.tokens_in, worst.tokens_out, worst.cost_usd),
                 self._budget.live,
-                *(self._budget.tokens_max, self._budget.usd_max),
+                *(self._below(self._budget.tokens_max), self._below(self._budget.usd_max)),
             )
         )
         assert row is not None, "it answers with a row"
@@ -151,6 +160,10 @@ class PostgresPurse:
         if row["period"] is not None:
             await self._refuse(row)
         return call
+
+    def _below(self, ceilings: Sequence[Decimal | None]) -> list[Decimal | None]:
+        run, *longer = ceilings
+        return [run, *(None if ceiling is None else ceiling * self._share for ceiling in longer)]
 
     async def settle(self, call: UUID, took: Cost, *, request_id: str | None = None) -> None:
         row = await self._twice(
@@ -244,6 +257,15 @@ class PostgresPurse:
             run=str(self._claim.correlation_id),
             why=message,
         )
+
+
+class _SparePurse(PostgresPurse):
+    """See Budget.spare_purse."""
+
+    _share = SPARE_SHARE
+
+    async def _refuse(self, row: asyncpg.Record) -> None:
+        raise SpareBudgetError(f"the {row['period']}'s ceiling is near: {row['ceiling']:f} {row['unit']} for such work")
 
 
 def _cost_of(row: asyncpg.Record) -> Cost:

@@ -23,19 +23,18 @@ DEFAULT_LANGUAGE = "en"
 class Library:
     """Implements ports.Finds in memory: a process's examples and passages, embedded. Loading takes about a second."""
 
-    def __init__(self, folder: Path, embedder: WordLlamaEmbedder) -> None:
+    def __init__(self, examples: Path, passages: Path, embedder: WordLlamaEmbedder) -> None:
         """Raises ExamplesInvalidError, KnowledgeInvalidError."""
         self.embedder = embedder
-        content = (folder / "examples.jsonl").read_text(encoding="utf-8")
-        examples: Sequence[Example] = parse(content)
+        content = examples.read_text(encoding="utf-8")
+        labelled: Sequence[Example] = parse(content)
         try:
-            self._examples = Examples([e.label for e in examples], embedder.embed([e.text for e in examples]))
+            self._examples = Examples([e.label for e in labelled], embedder.embed([e.text for e in labelled]))
         except ExamplesInvalidError as error:
-            raise ExamplesInvalidError(f"{folder / 'examples.jsonl'}: {error}") from error
+            raise ExamplesInvalidError(f"{examples}: {error}") from error
         self.examples_digest = prompt.digest(content)
         self.passages = tuple(
-            knowledge.parse(file.stem, file.read_text(encoding="utf-8"))
-            for file in sorted((folder / "knowledge").glob("*.md"))
+            knowledge.parse(file.stem, file.read_text(encoding="utf-8")) for file in sorted(passages.glob("*.md"))
         )
         self._vectors = embedder.embed([knowledge.words_of(passage) for passage in self.passages])
         self.index_version = knowledge.index_version(embedder.name, self.passages)
@@ -58,10 +57,14 @@ class Library:
         return Found(passages=passages, index_version=self.index_version)
 
 
+def library_of(process: Process) -> Library:
+    """One for the same examples and passages, shared by whoever asks."""
+    return _library(process.path("examples.jsonl"), process.path("knowledge"))
+
+
 @lru_cache(maxsize=16)
-def library_of(folder: Path) -> Library:
-    """One for each process, shared by whoever asks."""
-    return Library(folder, _embedder())
+def _library(examples: Path, passages: Path) -> Library:
+    return Library(examples, passages, _embedder())
 
 
 @lru_cache(maxsize=1)
@@ -77,9 +80,9 @@ class KnowledgeDesk:
         self._process = process
         step = process.settings.steps[-1].name
         self._question = cast("Callable[[Contract], Question]", process.step_module(step, "question").question)
-        text = (process.folder / "steps" / step / "prompt.md").read_text(encoding="utf-8")
+        text = process.path(f"steps/{step}/prompt.md").read_text(encoding="utf-8")
         self._instructions = prompt.render(text, process.settings.policy)
-        self._library = library_of(process.folder)
+        self._library = library_of(process)
         self._finds: Finds = finds or self._library
 
     async def ask(self, case: Contract, facts: Facts) -> Ask:

@@ -29,7 +29,7 @@ class Nearest:
         """Raises ExamplesInvalidError, KnowledgeInvalidError."""
         step = process.settings.steps[-1].name
         self._propose = cast("Propose", process.step_module(step, "nearest").propose)
-        self._library: Library = library_of(process.folder)
+        self._library: Library = library_of(process)
 
     def worst_case(self, ask: Ask) -> None:
         """It costs nothing."""

@@ -10,10 +10,10 @@ from typing import Literal
 from contracts.base import Contract
 from contracts.basis import version_of
 from contracts.events.cases import CaseChanged, IntakeReconciled
-from contracts.events.control import CauseAcknowledged, ProcessPaused, ProcessResumed, RegimeAdmitted
+from contracts.events.control import CandidateChanged, CauseAcknowledged, ProcessPaused, ProcessResumed, RegimeAdmitted
 from contracts.events.decisions import DecisionMade
 from contracts.events.proposals import BudgetExhausted, ProposalMade
-from services.reporter.domain import effects, intake, runs, sla
+from services.reporter.domain import effects, intake, runs, shadows, sla
 from services.reporter.domain.latency import bucket_of
 from services.reporter.domain.log import History
 from services.reporter.domain.views import (
@@ -27,15 +27,18 @@ from services.reporter.domain.views import (
     SlaRow,
 )
 
-VERSION = 8
+VERSION = 9
 """Raise it when the same events would give other rows: the reporter then rebuilds at its start."""
 ALL_DAYS = "all"
-OF_NO_CASE = (ProcessPaused, ProcessResumed, CauseAcknowledged, RegimeAdmitted, IntakeReconciled, BudgetExhausted)
+OF_NO_CASE = (
+    *(ProcessPaused, ProcessResumed, CauseAcknowledged, RegimeAdmitted, CandidateChanged),
+    *(IntakeReconciled, BudgetExhausted),
+)
 """Their subject is a process, an hour of intake, or a budget."""
 NOT_CONNECTED = "not_connected"
 """The code of an effect whose destination has no address: it was certainly not sent."""
 
-Kind = Literal["case", "run", "error", "dead_letter", "approval", "sla", "intake", "budget", "unread", "sums"]
+Kind = Literal["case", "run", "error", "dead_letter", "approval", "sla", "intake", "budget", "shadow", "unread", "sums"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,11 @@ class Projected:
 
 
 def project(history: History, policy: sla.Policy | None) -> Projected:
-    """The rows of one case. A subject that is none (a process, an hour of intake, a budget) has no row of that kind."""
+    """The rows of one case. A subject that is none (a process, an hour of intake, a budget) has no row of that kind.
+
+    What a candidate did in shadow has rows of its own, and is in no other.
+    """
+    whole, history = history, shadows.without(history)
     found_runs, errors = runs.runs_of(history, _never_seen(policy)), runs.errors_of(history)
     promise = sla.sla_of(history, policy)
     letters, approvals = runs.dead_letters_of(history, promise), runs.approvals_of(history, promise)
@@ -71,6 +78,7 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
         *(_row("approval", str(r.approval_id), r.state, r.requested_at, r) for r in approvals),
         *(Row("unread", str(u.event_id), u.type, u.time, json.dumps({"why": u.why})) for u in history.unread),
     ]
+    rows += [_row("shadow", s.basis, s.state, s.at, s) for s in shadows.shadows_of(whole)]
     if (hour := intake.intake_of(history)) is not None:
         rows.append(_row("intake", "", hour.state, hour.hour, hour))
     if (budget := runs.budget_of(history)) is not None:
@@ -81,8 +89,8 @@ def project(history: History, policy: sla.Policy | None) -> Projected:
         rows.append(_row("case", "", case.state, case.changed_at, case))
         if promise.opened_at is not None:
             rows.append(_row("sla", "", promise.state, promise.due_at or promise.opened_at, promise))
-    sums = _sums(history, case, found_runs, letters, approvals)
-    last = max((*(e.time for e in history.events), *(u.time for u in history.unread)))
+    sums = _sums(whole, case, found_runs, letters, approvals)
+    last = max((*(e.time for e in whole.events), *(u.time for u in history.unread)))
     rows.append(Row("sums", "", "", last, sums))
     return Projected(history.case_id, history.process, tuple(rows))
 

@@ -71,6 +71,8 @@ def sealed_of(data: Fact) -> dict[str, str]:
             return {"answers": data.answers}
         case proposals.ProposalMade():
             return {"proposal": data.output}
+        case proposals.ProposalShadowed(output=str() as output):
+            return {"the candidate's proposal": output}
         case decisions.ApprovalRequested():
             return {"requests": data.requests}
         case _:
@@ -183,6 +185,27 @@ def _decided(data: decisions.DecisionMade) -> Told:
     return Told("actor", f"{said[data.verdict]}{why(data.reasons)}.{planned}")
 
 
+def _shadowed(data: proposals.ProposalShadowed) -> Told:
+    cost = f"{data.cost_usd:f} USD"
+    if data.made_from is None:
+        return Told("classifier", f"In shadow: no proposal of the candidate came of it ({data.code}), for {cost}.")
+    return Told(
+        "classifier",
+        f"In shadow: {data.made_from.model} took it for “{data.label}” with confidence {data.confidence:.2f}, "
+        f"in {data.latency_ms} ms for {cost}. Nothing is done about it.",
+    )
+
+
+def _decision_shadowed(data: decisions.DecisionShadowed) -> Told:
+    if data.difference == "same":
+        return Told("actor", "In shadow: the candidate's proposal would have been decided alike.")
+    how = f"{data.difference} ({data.live.verdict} → {data.shadow.verdict})"
+    return Told(
+        "actor",
+        f"In shadow: the candidate's proposal would have been decided otherwise, {how}{why(data.shadow.reasons)}.",
+    )
+
+
 def _handover_planned(data: decisions.HandoverPlanned) -> Told:
     return Told("actor", f"A person is told that the case is theirs{why(data.reasons)}.")
 
@@ -278,6 +301,16 @@ def _admitted(data: control.RegimeAdmitted) -> Told:
     )
 
 
+def _candidate_changed(data: control.CandidateChanged) -> Told:
+    where = {
+        "off": "switched the candidate off",
+        "shadow": f"put the candidate into shadow on {data.percent} % of the cases",
+        "canary": f"let the candidate propose for {data.percent} % of the cases",
+    }
+    which = f"{data.model}, regime {data.regime[:16]}"
+    return Told(data.by, f"{data.by} {where[data.mode]} ({which}): {data.reason.rstrip('.')}.")
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -289,8 +322,10 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     proposals.FactsRead.TYPE: _facts,
     proposals.ProposalMade.TYPE: _proposed,
     proposals.ProposalFailed.TYPE: _proposal_failed,
+    proposals.ProposalShadowed.TYPE: _shadowed,
     proposals.BudgetExhausted.TYPE: _budget_exhausted,
     decisions.DecisionMade.TYPE: _decided,
+    decisions.DecisionShadowed.TYPE: _decision_shadowed,
     decisions.HandoverPlanned.TYPE: _handover_planned,
     decisions.ApprovalRequested.TYPE: _approval_requested,
     decisions.ApprovalResolved.TYPE: _approval_resolved,
@@ -309,6 +344,7 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     control.SkipRequested.TYPE: _skip,
     control.CauseAcknowledged.TYPE: _acknowledged_cause,
     control.RegimeAdmitted.TYPE: _admitted,
+    control.CandidateChanged.TYPE: _candidate_changed,
 }
 """By type and version, in the order in which a case meets them."""
 ORDER = {name: number for number, name in enumerate(SENTENCES)}

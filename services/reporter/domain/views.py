@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import AwareDatetime
 
 from contracts.base import Contract
-from contracts.decision import Reason
+from contracts.decision import Difference, Reason
+from contracts.events.decisions import Judged
 from contracts.events.proposals import BudgetExhausted
 
 CaseState = Literal[
@@ -278,6 +279,49 @@ class RegimeRow(Contract):
     reason: str | None
 
 
+class CandidateRow(Contract):
+    """How far a process's candidate goes."""
+
+    process: str
+    mode: Literal["off", "shadow", "canary"]
+    percent: int
+    model: str
+    regime: str
+    generation: int
+    reason: str
+    changed_by: str
+    changed_at: AwareDatetime
+
+
+class ShadowRow(Contract):
+    """What a candidate in shadow made of one basis of a case, beside the live decision."""
+
+    case_id: str
+    process: str
+    basis: str
+    at: AwareDatetime
+    regime: str
+    state: Difference | Literal["failed", "not compared"]
+    """not compared: the live decision is not there yet, or is none."""
+    code: str | None
+    """Why it failed."""
+    live: Judged | None
+    shadow: Judged | None
+    cost_usd: Decimal
+    latency_ms: int
+
+
+class ShadowCount(Contract):
+    """How many cases of a candidate's shadow came out alike: by what differs and both verdicts, or by the failure."""
+
+    state: str
+    code: str | None
+    live: str | None
+    shadow: str | None
+    count: int
+    cost_usd: Decimal
+
+
 class Day(Contract):
     """One UTC day."""
 
@@ -314,6 +358,8 @@ class Status(Contract):
     switches: tuple[Switch, ...]
     regimes: tuple[RegimeRow, ...]
     """Those in use, or waiting for it, that have no passed eval on record; usually none."""
+    candidates: tuple[CandidateRow, ...]
+    """Those that are on; usually none."""
     intake: dict[str, int]
     """Hours of the last days by state, beside the provider's own list."""
     intake_marked: tuple[IntakeRow, ...]

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from contracts.base import Contract
+from contracts.decision import Difference
 from contracts.envelope import UnknownTypeError, UnreadableError, decode
 from contracts.sealed import UnsealableError
 from services.reporter.domain.latency import percentile
@@ -19,6 +20,7 @@ from services.reporter.domain.projection import ALL_DAYS
 from services.reporter.domain.sentences import ORDER, sealed_of, tell
 from services.reporter.domain.views import (
     ApprovalRow,
+    CandidateRow,
     CasePage,
     CaseRow,
     CauseRow,
@@ -30,6 +32,8 @@ from services.reporter.domain.views import (
     Line,
     RegimeRow,
     RunRow,
+    ShadowCount,
+    ShadowRow,
     SlaStatus,
     Status,
     Switch,
@@ -46,8 +50,10 @@ DAYS_SHOWN = 7
 RUNS_SHOWN = 20
 CASES_PER_PAGE = 50
 WAITING_SHOWN = 200
+SHADOWS_SHOWN = 20
 LINES_MAX = 500
 DUE_SOON = timedelta(minutes=15)
+DIFFERENT = tuple(difference for difference in get_args(Difference) if difference != "same")
 UNENDED = ("open", "redrive_requested", "skip_requested")
 """States of dead letters that nothing has ended yet."""
 
@@ -83,6 +89,22 @@ WHERE $1::text IS NULL OR process = $1 ORDER BY process
 _REGIMES = """
 SELECT process, model, regime, since, admitted_at, admitted_by, reason FROM control.live_regimes
 WHERE $1::text IS NULL OR process = $1 ORDER BY process, model, regime
+"""
+_CANDIDATES = """
+SELECT process, mode, percent, model, regime, generation, reason, changed_by, changed_at FROM control.candidates
+WHERE mode <> 'off' AND ($1::text IS NULL OR process = $1) ORDER BY process
+"""
+_SHADOW_COUNTS = """
+SELECT state, row ->> 'code' AS code, row -> 'live' ->> 'verdict' AS live, row -> 'shadow' ->> 'verdict' AS shadow,
+       count(*) AS count, sum((row ->> 'cost_usd')::numeric) AS cost_usd
+FROM reporter.projections
+WHERE kind = 'shadow' AND process = $1 AND row ->> 'regime' = $2
+GROUP BY 1, 2, 3, 4 ORDER BY count DESC, 1, 2, 3, 4
+"""
+_SHADOWS = """
+SELECT row::text FROM reporter.projections
+WHERE kind = 'shadow' AND process = $1 AND row ->> 'regime' = $2 AND state = ANY($3)
+ORDER BY at DESC, case_id LIMIT $4
 """
 _CASES = """
 SELECT row::text, at, case_id FROM reporter.projections
@@ -150,6 +172,7 @@ async def status(connection: Connection, *, process: str | None = None, at: date
         sla=_sla(ever, overdue=due["overdue"], due_soon=due["soon"]),
         switches=tuple(Switch(**row) for row in await connection.fetch(_SWITCHES, process)),
         regimes=tuple(RegimeRow(**row) for row in await connection.fetch(_REGIMES, process)),
+        candidates=tuple(CandidateRow(**row) for row in await connection.fetch(_CANDIDATES, process)),
         intake=intake,
         intake_marked=tuple(IntakeRow.model_validate_json(row[0]) for row in marked),
         days=tuple(_day(day, sums[day]) for day in days),
@@ -216,6 +239,17 @@ async def causes(connection: Connection) -> list[CauseRow]:
 async def approvals(connection: Connection, *, process: str | None = None, id_begins: str = "") -> list[ApprovalRow]:
     """Approvals that wait for an answer, the oldest first, at most 200."""
     return await _waiting(connection, ApprovalRow, "approval", ["waiting"], process, id_begins)
+
+
+async def shadow_counts(connection: Connection, process: str, regime: str) -> list[ShadowCount]:
+    """What came of all that one candidate made in shadow, the most frequent first."""
+    return [ShadowCount(**row) for row in await connection.fetch(_SHADOW_COUNTS, process, regime)]
+
+
+async def shadows_that_differ(connection: Connection, process: str, regime: str) -> list[ShadowRow]:
+    """The newest cases that would have been decided otherwise, at most 20."""
+    rows = await connection.fetch(_SHADOWS, process, regime, DIFFERENT, SHADOWS_SHOWN)
+    return [ShadowRow.model_validate_json(text) for (text,) in rows]
 
 
 class Queries:

@@ -79,3 +79,31 @@ def test_what_the_rules_do_about_an_answer_is_no_part_of_it(tmp_path: Path) -> N
 )
 def test_a_record_is_named_by_its_model(model: str, name: str) -> None:
     assert record_of(model) == name
+
+
+@pytest.mark.parametrize("part", ["steps/answer/prompt.md", "examples.jsonl", "knowledge"])
+def test_a_candidate_is_asked_by_the_regime_that_is_live_once_its_files_are(tmp_path: Path, part: str) -> None:
+    folder = shutil.copytree(SHIPPED / "support", tmp_path / "support")
+    own, live = folder / "candidate" / part, folder / part
+    own.parent.mkdir(parents=True)
+    if live.is_dir():
+        shutil.copytree(live, own)
+        append("review.md")(own)
+    else:
+        shutil.copy(live, own)
+        (drop_an_example if part == "examples.jsonl" else append(part))(folder / "candidate")
+    candidate = load("support", tmp_path).candidate
+    assert candidate is not None
+    before, tried = regime(tmp_path), KnowledgeDesk(candidate).regime("nearest")
+
+    if live.is_dir():
+        shutil.rmtree(live)
+    own.rename(live)
+
+    assert before == regime(SHIPPED)
+    assert before != tried == regime_of_a_new_load(tmp_path)
+
+
+def regime_of_a_new_load(root: Path) -> str:
+    """The process elsewhere, for what was read is not read again."""
+    return regime(shutil.copytree(root, root / "elsewhere"))

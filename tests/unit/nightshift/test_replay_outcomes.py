@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from contracts.decision import Action, Decision, Execute, Hold, Ignore, Reason, Refuse, Request, decision_digest
-from nightshift.replay.decisions import Verdict, outcome_of
+from nightshift.replay.decisions import Verdict
+from services.actor.domain.difference import difference_of
 
 UNSURE = Reason(code="low_confidence", text="Not certain enough.")
 REPLY, TAG = Action(name="reply"), Action(name="tag", params={"tag": "a", "of": "b"})
@@ -58,4 +59,4 @@ def verdict(word: str, **parts: Any) -> Verdict:
     ids=lambda value: value if isinstance(value, str) else value.verdict,
 )
 def test_a_difference_has_one_name(before: Verdict, after: Verdict, outcome: str) -> None:
-    assert outcome_of(before, after) == outcome
+    assert difference_of(before, after) == outcome

@@ -9,11 +9,12 @@ from uuid import UUID, uuid5
 
 from contracts.base import Fact
 from contracts.basis import basis_of, version_of
-from contracts.decision import Action, Circumstances, Reason, Verdict
+from contracts.decision import Action, Circumstances, Difference, Reason, Verdict
 from contracts.envelope import Event, Record
 from contracts.events.cases import Author, CaseChanged, CaseOpened, IntakeReconciled
 from contracts.events.control import (
     ApprovalAnswered,
+    CandidateChanged,
     CauseAcknowledged,
     ProcessPaused,
     ProcessResumed,
@@ -27,7 +28,14 @@ from contracts.events.dead_letters import (
     DeadLetterResolved,
     DeadLetterSkipped,
 )
-from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade, HandoverPlanned
+from contracts.events.decisions import (
+    ApprovalRequested,
+    ApprovalResolved,
+    DecisionMade,
+    DecisionShadowed,
+    HandoverPlanned,
+    Judged,
+)
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.events.proposals import (
     BudgetExhausted,
@@ -37,6 +45,7 @@ from contracts.events.proposals import (
     PassageUsed,
     ProposalFailed,
     ProposalMade,
+    ProposalShadowed,
 )
 from contracts.sealed import SealedText, seal
 from services.reporter.domain.log import Told, entry_of, read
@@ -189,6 +198,22 @@ class Story:
         outcome: Literal["retry", "superseded", "dead", "person"] = "retry",
     ) -> None:
         self.say(EffectFailed(**self._of_effect(attempt, kind), code=code, outcome=outcome), 0.5)
+
+    def shadows(self, difference: Difference = "same", *, code: str | None = None) -> None:
+        """A candidate in shadow proposes what comes to another verdict, or fails with a code."""
+        told: dict[str, Any] = {"basis": self.basis, "regime": "870a523752f9"}
+        made = None if code else next(e for e in self.events if isinstance(e.data, ProposalMade)).data
+        if made is None:
+            self.say(ProposalShadowed(**told, proposal_id=UUID(int=3), code=code), 2, source="classifier")
+            return
+        assert isinstance(made, ProposalMade)
+        same = made.model_dump(include={"facts", "output", "label", "confidence", "made_from", "cost_usd"})
+        self.say(ProposalShadowed(**told, **same, proposal_id=UUID(int=3)), 2, source="classifier")
+        live = Judged(verdict="execute", reasons=(), actions=(Action(name="reply"),), digest="1" * 64)
+        held = Judged(verdict="hold", reasons=(Reason(code="unsure", text="Not sure."),), actions=(), digest="2" * 64)
+        after = live if difference == "same" else held
+        decided = DecisionShadowed(**told, decision_id=UUID(int=4), live=live, shadow=after, difference=difference)
+        self.say(decided, 0.1)
 
     def asks_again(self) -> None:
         """The customer writes once more: a newer basis, and a run of its own."""
@@ -364,6 +389,19 @@ _END = {
 }
 
 
+def shadowed(difference: Difference = "stricter") -> list[Event[Fact]]:
+    """A case that was answered while a candidate was in shadow."""
+    told = tell("7", "answered")
+    return [*told, *_shadow_of(told, difference)]
+
+
+def _shadow_of(told: Sequence[Event[Fact]], difference: Difference = "stricter") -> list[Event[Fact]]:
+    story = Story(told[0].case_id.split(":")[2])
+    story.events, story.now = [*told], told[-1].time
+    story.shadows(difference)
+    return story.events[len(told) :]
+
+
 def switch_events() -> list[Event[Fact]]:
     """A pause and its end, a cause that somebody sees to, a regime let through; their subject is the process."""
     story = Story("switch", START)
@@ -371,6 +409,14 @@ def switch_events() -> list[Event[Fact]]:
     story.say(ProcessPaused(generation=2, reason="odd replies", by="kim"))
     story.say(ProcessResumed(generation=3, reason="mended", by="kim"), 900)
     story.say(CauseAcknowledged(cause="3f2a9c01d4e7", by="kim"))
+    change: dict[str, Any] = {
+        "model": "nearest",
+        "regime": "870a523752f9",
+        "generation": 1,
+        "reason": "a kinder prompt",
+        "by": "kim",
+    }
+    story.say(CandidateChanged(mode="shadow", percent=20, **change))
     story.say(RegimeAdmitted(model="nearest", regime="870a523752f9", reason="a typing error", by="kim"))
     return story.events
 
@@ -419,13 +465,17 @@ def budget_events(day: datetime, period: Literal["day", "total"] = "day") -> lis
 
 
 def night(cases: int, start: datetime = START, *, first: int = 1000) -> list[Event[Fact]]:
-    """`cases` cases, half of them answered, the rest in every other way; two hours of intake, and a day's budget."""
+    """`cases` cases, half of them answered, the rest in every other way; two hours of intake, and a day's budget.
+
+    A candidate was in shadow on the first that was answered.
+    """
     events = switch_events() + hour_events(start, "complete")
     events += hour_events(start + timedelta(hours=1), "unknown", "missing", "backfilled")
     events += budget_events(start)
     for number in range(cases):
         ending = "answered" if number % 2 else ENDINGS[number // 2 % len(ENDINGS)]
-        events += tell(str(first + number), ending, start + timedelta(seconds=11 * number))
+        told = tell(str(first + number), ending, start + timedelta(seconds=11 * number))
+        events += [*told, *_shadow_of(told)] if number == 1 else told
     return events
 
 

@@ -30,6 +30,7 @@ from tests.unit.reporter.night import (
     budget_events,
     hour_events,
     records,
+    shadowed,
     switch_events,
     tell,
     told_by,
@@ -378,3 +379,37 @@ def test_percentiles_from_the_histogram_are_off_by_less_than_a_bucket(latencies:
 
 def test_percentiles_of_nothing_are_none() -> None:
     assert percentile({}, 0.5) is None
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_candidate_in_shadow_adds_rows_of_its_own_and_changes_no_other(ending: str) -> None:
+    plain = tell("7", ending)
+    story = Story("7")
+    story.events = [*plain]
+    story.now = plain[-1].time
+    story.run = plain[0].correlation_id
+    story.shadows(code="model_timeout")
+
+    before, after = projected(plain).rows, projected(story.events).rows
+
+    assert [row for row in after if row.kind not in {"shadow", "sums"}] == [row for row in before if row.kind != "sums"]
+    [shadow] = [row for row in after if row.kind == "shadow"]
+    assert shadow.state == "failed"
+    sums = [{k: v for k, v in json.loads(r[-1].body).items() if "events" not in k} for r in (before, after)]
+    assert sums[0] == sums[1]
+
+
+@given(data=st.data())
+def test_any_order_of_a_shadow_s_events_gives_the_same_rows(data: st.DataObject) -> None:
+    events = shadowed("looser")
+
+    assert projected(data.draw(st.permutations(events))) == projected(events)
+    [row] = [row for row in projected(events).rows if row.kind == "shadow"]
+    assert (row.state, json.loads(row.body)["shadow"]["verdict"]) == ("looser", "hold")
+
+
+def test_a_shadow_that_is_heard_of_before_its_case_is_no_case() -> None:
+    story = Story("7")
+    story.shadows(code="model_timeout")
+
+    assert {row.kind for row in projected(story.events).rows} == {"shadow", "sums"}

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from contracts.events import REGISTRY
-from contracts.events.decisions import DecisionMade
-from contracts.events.proposals import ModelFailed, ProposalFailed, ProposalMade
+from contracts.events.decisions import DecisionMade, DecisionShadowed
+from contracts.events.proposals import ModelFailed, ProposalFailed, ProposalMade, ProposalShadowed
 from services.reporter.domain.sentences import SENTENCES, sealed_of, tell
-from tests.unit.reporter.night import night
+from tests.unit.reporter.night import night, shadowed
 
 TOLD = {event.type: event for event in night(40)}
 
@@ -61,3 +61,14 @@ def test_a_proposal_that_failed_names_the_models_where_there_were_several() -> N
 
     assert told(failed[:1]) == told(()) == tell(lost).sentence
     assert told(failed).startswith("a came to nothing (model_overloaded). b came to nothing (model_overloaded). No ")
+
+
+def test_what_a_candidate_would_have_come_to_is_told_with_its_reasons() -> None:
+    said = {event.type: tell(event).sentence for event in shadowed("stricter")}
+    alike = {event.type: tell(event).sentence for event in shadowed("same")}
+
+    assert said[ProposalShadowed.TYPE].startswith("In shadow: nearest took it for “track_order” with confidence 0.91")
+    assert said[DecisionShadowed.TYPE] == (
+        "In shadow: the candidate's proposal would have been decided otherwise, stricter (execute → hold): Not sure."
+    )
+    assert alike[DecisionShadowed.TYPE] == "In shadow: the candidate's proposal would have been decided alike."

@@ -1,0 +1,98 @@
+"""A candidate put into shadow as the README leads to it: what it would have done is listed, and it did nothing."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from nightshift.demo import outside
+from nightshift.demo.play import OVERRIDES
+from nightshift.embedded.child import free_port
+from services.runtime.process import SHIPPED
+from tests.e2e.conftest import END_SECONDS_MAX, NewState, started, typed
+from tests.readme import from_readme
+from tests.waiting import until
+
+
+async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: NewState, tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "support", tmp_path / "processes" / "support")
+    (knowledge := folder / "candidate" / "knowledge").mkdir(parents=True)
+    shutil.copy(folder / "knowledge" / "contact.md", knowledge)  # it knows the answer to hardly anything
+    known = outside.credentials(tmp_path / "world", None)
+    settings = {
+        **known.environment(),
+        "NIGHTSHIFT_SHOP_URL": f"postgresql://reader@127.0.0.1:{free_port()}/shop",
+        "NIGHTSHIFT_PROCESSES_FOLDER": str(folder.parent),
+        "NIGHTSHIFT_PROCESS_OVERRIDES": OVERRIDES,
+    }
+    port = free_port()
+    webhook_url = f"http://127.0.0.1:{port}/webhooks/support/zendesk"
+    with new_state() as state:
+
+        def ordered(line: str) -> str:
+            done = typed(line, state, **settings)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        def stands() -> dict[str, Any]:
+            told: dict[str, Any] = json.loads(ordered("nightshift candidate support --json"))
+            return told
+
+        async with outside.world(tmp_path, known, webhook_url=webhook_url, cases_url="", seed=1, mischief=()) as world:
+            up = f".venv/bin/nightshift up --intake-port {port}"
+            with started(up, state, until="ready\n", **settings) as (process, _):
+                before = stands()
+                said = ordered(
+                    from_readme('nightshift candidate support --shadow 20 --reason "a kinder prompt"').replace(
+                        "20", "100"
+                    )
+                )
+                banner = ordered("nightshift status")
+                await world.begin(tickets=6, seconds=1)
+                await until(lambda: stands()["differing"])
+                case_id = stands()["differing"][0]["case_id"]
+                listed = ordered(from_readme("nightshift candidate support"))
+                story = ordered(f"nightshift case {case_id}")
+                ended = ordered(from_readme('nightshift candidate support --off --reason "seen enough"'))
+                after = stands()
+                process.send_signal(signal.SIGINT)
+                assert process.wait(END_SECONDS_MAX) == 0
+
+    assert (before["mode"], before["shadow"]) == ("off", [])
+    assert "is in shadow on 100 % of the cases" in said
+    assert "support has a candidate in shadow on 100 % of its cases" in banner
+    assert "candidate: hold" in listed
+    assert case_id in listed
+    assert "In shadow: the candidate's proposal would have been decided otherwise" in story
+    assert "is off" in ended
+    assert (after["mode"], after["reason"]) == ("off", "seen enough")
+
+
+def test_what_cannot_be_ordered_is_refused_with_its_mend(new_state: NewState, tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED / "support", tmp_path / "support")
+    settings = {"NIGHTSHIFT_PROCESSES_FOLDER": str(tmp_path)}
+    same = tmp_path / "support" / "candidate" / "examples.jsonl"
+    with new_state() as state:
+
+        def refused(line: str) -> str:
+            done = typed(f"nightshift candidate support {line}", state, **settings)
+            assert done.returncode != 0, done.stdout
+            return " ".join(done.stderr.split())
+
+        without = refused('--shadow 20 --reason "why not"')
+        same.parent.mkdir()
+        shutil.copy(tmp_path / "support" / "examples.jsonl", same)
+        live = refused('--shadow 20 --reason "why not"')
+        no_reason = refused("--shadow 20")
+        both = refused('--shadow 20 --off --reason "why not"')
+        percent = refused('--shadow 101 --reason "why not"')
+        (same.parent / "prompt.md").write_text("Be kind.")
+        misplaced = refused('--shadow 20 --reason "why not"')
+
+    assert "support has no candidate: put a prompt.md" in without
+    assert "is what is live already" in live
+    assert "say with --reason why" in no_reason
+    assert "either --shadow or --off" in both
+    assert "less than or equal to 100" in percent
+    assert "prompt.md is no part of a candidate" in misplaced
