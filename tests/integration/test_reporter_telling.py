@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
-from uuid import UUID
 
 import httpx
 import pytest
@@ -17,7 +16,7 @@ from prometheus_client import REGISTRY
 from contracts.base import Fact
 from contracts.envelope import Event
 from contracts.events.control import RedriveRequested
-from contracts.events.dead_letters import DeadLetterRedriven
+from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from nightshift.commands.dead_letters import ACKNOWLEDGE
 from services.reporter.app import manner_of
 from services.reporter.domain.telling import why_tell
@@ -386,50 +385,52 @@ async def test_a_first_reply_that_is_nearly_late_is_told_in_quiet_hours(bench: B
     assert "late in 9 min" in told(bench.duty)[0]
 
 
-async def test_what_somebody_redrives_stays_until_it_was_redriven_and_is_told_again_when_that_failed(
-    bench: Bench,
-) -> None:
+async def redrive_ordered(bench: Bench) -> tuple[Story, DeadLetterRaised, RedriveRequested]:
+    """A dead letter of which those on duty know, and a redrive that somebody asks for."""
     events = letters("1")
     await bench.take(events)
-    teller = bench.teller()
-    await teller.look()
-    letter = next(event for event in events if event.type == "dead_letter.raised.v1")
+    await bench.teller().look()
+    (letter,) = [event.data for event in events if isinstance(event.data, DeadLetterRaised)]
     story = Story("1", datetime.now(UTC))
-    data = {"dead_letter_id": letter.data.dead_letter_id, "service": "classifier", "by": "kim"}  # type: ignore[attr-defined]  # it is one
-    order = story.say(RedriveRequested(nonce=story.run, **data))
-    await bench.take([order])
-    await teller.look()
+    order = RedriveRequested(
+        nonce=story.run, dead_letter_id=letter.dead_letter_id, service=letter.service, by="kim@desk"
+    )
+    await bench.take([story.say(order)])
+    await bench.teller().look()
+    return story, letter, order
+
+
+async def test_what_somebody_redrives_is_told_again_when_that_failed(bench: Bench) -> None:
+    story, letter, _ = await redrive_ordered(bench)
     (while_it_is_tried,) = await bench.causes()
-    again = story.say(letter.data.model_copy(update={"attempts": 3}), source="classifier")
-    assert again.causation_id == order.event_id
+    again = story.say(letter.model_copy(update={"attempts": 3}), source="classifier")
+    assert again.causation_id == story.events[-2].event_id
     await bench.take([again])
-    await teller.look()
+    await bench.teller().look()
     at_once = len(told(bench.duty))
 
     await bench.pass_by(10)
-    await teller.look()
+    await bench.teller().look()
 
-    assert ((while_it_is_tried.count, while_it_is_tried.ordered), at_once) == ((1, 1), 1)
-    assert len(told(bench.duty)) == 2
-    nonce = UUID(int=12)
-    ordered = RedriveRequested(nonce=nonce, **data)
-    await bench.take([story.say(ordered), story.say(DeadLetterRedriven(nonce=nonce, **data))])
-    await teller.look()
-    assert await bench.causes() == []
+    assert (while_it_is_tried.count, while_it_is_tried.ordered) == (1, 1)
+    assert (at_once, len(told(bench.duty))) == (1, 2)
+
+
+async def test_what_was_redriven_needs_nobody(bench: Bench) -> None:
+    story, _, order = await redrive_ordered(bench)
+    before = await bench.causes()
+
+    await bench.take([story.say(DeadLetterRedriven(**order.model_dump()))])
+    await bench.teller().look()
+
+    assert (len(before), await bench.causes()) == (1, [])
 
 
 async def test_a_redrive_that_nobody_carries_out_is_told_to_the_escalation(bench: Bench) -> None:
-    events = letters("1")
-    await bench.take(events)
-    teller = bench.teller()
-    await teller.look()
-    letter = next(event for event in events if event.type == "dead_letter.raised.v1")
-    story = Story("1", datetime.now(UTC))
-    data = {"dead_letter_id": letter.data.dead_letter_id, "service": "classifier", "by": "kim"}  # type: ignore[attr-defined]  # it is one
-    await bench.take([story.say(RedriveRequested(nonce=story.run, **data))])
+    await redrive_ordered(bench)
 
     await bench.pass_by(30)
-    await teller.look()
+    await bench.teller().look()
 
     assert "1 asked for, not done yet" in told(bench.escalation)[0]
 
