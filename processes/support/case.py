@@ -202,11 +202,12 @@ def stamp(case: Case) -> str | None:
     An update makes several events. What is younger than the question may be known by one of them, a status, while the
     public answer beside it comes later, or never.
     """
-    said = case.said("updated_at")[-1:]
+    said = case.said("updated_at")
     now = basis(case)
     if not said or now is None:
         return case.text("updated_at")
-    heard_whole = said[0].version <= now.split("|")[0] or said[0].received <= (case.read_at or "")
+    heard_at = max(saying.received for saying in said)  # several updates may have made it in one second
+    heard_whole = said[-1].version <= now.split("|")[0] or heard_at <= (case.read_at or "")
     return case.text("updated_at") if heard_whole else None
 
 

@@ -1,11 +1,13 @@
 """Effects: each once outside, whatever crashes, conflicts, times out or comes back late."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
 import pytest
 
-from connectors.protocol import Acknowledged, Written
+from connectors.protocol import Acknowledged, PlainChange, Written
+from contracts.basis import version_of
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterResolved
 from contracts.events.effects import EffectAcknowledged, EffectAttempted, EffectFailed, EffectObserved
 from contracts.failures import ConflictError, PermanentError
@@ -157,6 +159,25 @@ async def test_a_stamp_that_a_stale_lease_brings_is_not_taken(actor: Bench) -> N
 
     assert stale.work == "refresh"
     assert await actor.admin.fetchval("SELECT stamp FROM actor.effects") != "a stamp of another time"
+
+
+async def test_what_comes_in_while_a_ticket_is_read_counts_as_unread(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick()
+    actor.outside.says("1", author="system", public=False)
+    read = actor.outside.read
+    came_in: list[datetime] = []
+
+    async def and_something_comes_in(object_id: str) -> Sequence[PlainChange]:
+        found = await read(object_id)
+        came_in.append(await actor.admin.fetchval("SELECT clock_timestamp()"))
+        return found
+
+    actor.outside.read = and_something_comes_in  # type: ignore[method-assign]
+    await actor.send()
+
+    read_at = await actor.admin.fetchval("SELECT body->>'heard_at' FROM actor.cases")
+    assert version_of(actor.outside.now) < read_at < version_of(came_in[0])
 
 
 async def test_a_key_erased_while_the_ticket_is_read_ends_the_effect_and_stops_nobody(actor: Bench) -> None:

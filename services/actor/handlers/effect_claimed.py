@@ -60,7 +60,7 @@ WHERE effect_key = $1
 """
 _LEASE = """
 UPDATE effects SET available_at = clock_timestamp() + $2::interval, token = token + 1
-WHERE effect_key = $1 RETURNING *
+WHERE effect_key = $1 RETURNING *, clock_timestamp() AS now
 """
 _INTEND = """
 UPDATE effects e SET state = 'in_flight', attempt = attempt + 1, tries = tries + 1, token = token + 1, stamp = w.stamp,

@@ -200,10 +200,11 @@ async def refreshed(
 ) -> None:
     """The object was read after `stamp` was taken: what is new is folded, and the next claim decides on it.
 
-    The news counts whoever brings it; the stamp only while the lease is held.
+    The news counts whoever brings it; the stamp only while the lease is held. It is dated by the claim: what came in
+    while the object was read may not be in it.
     """
     stored = claim.stored
-    now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    now: datetime = claim.row["now"]
     keys = (await vault.read(connection, [stored.case_id]))[stored.case_id]
     try:
         sealed = [seal_change(change, door=stored.door, keys=keys, received_at=now) for change in changes]

@@ -40,6 +40,17 @@ def test_a_stamp_younger_than_the_question_is_taken_from_a_read_alone() -> None:
     assert cases.stamp(folded(asked, half_heard, comment(9, 120))) == "2026-11-25T09:02:00Z"
 
 
+def test_a_read_between_two_updates_of_one_second_tells_the_stamp_of_neither() -> None:
+    first = change("tags_changed", 60, update_id="u1", author="staff", received_at=at(61))
+    second = change("status_changed", 60, update_id="u2", author="staff", received_at=at(63))
+    read, read_again = (_audit("tags_changed", 60, 12, seconds, author="staff") for seconds in (62, 64))
+
+    assert cases.stamp(folded(created(), first, read)) == "2026-11-25T09:01:00Z"
+    for order in itertools.permutations((created(), first, read, second)):
+        assert cases.stamp(fold_all(order)) is None
+    assert cases.stamp(folded(created(), first, read, second, read_again)) == "2026-11-25T09:01:00Z"
+
+
 def test_a_newer_public_message_of_the_customer_is_the_newer_basis() -> None:
     before, after = folded(created()), folded(created(), comment(9, 60))
 

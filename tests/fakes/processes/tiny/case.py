@@ -6,7 +6,7 @@ from datetime import datetime
 from pydantic import Field
 
 from contracts.base import Contract
-from contracts.basis import Basis, basis_of
+from contracts.basis import Basis, basis_of, version_of
 from contracts.events.cases import CaseChanged
 
 
@@ -33,6 +33,7 @@ class Case(Contract):
     comments: tuple[Comment, ...] = ()
     fields: dict[str, Word] = Field(default_factory=dict)
     first_at: str
+    heard_at: str = ""
     hinted: bool = False
 
 
@@ -51,7 +52,13 @@ def fold(case: Case | None, change: CaseChanged) -> Case:
         for key in ("updated_at", "status", "assignee_id", "requester_id")
         if (value := change.fields.get(key)) is not None
     }
-    alone = Case(comments=(comment,) if name else (), fields=words, first_at=change.version, hinted=change.hint)
+    alone = Case(
+        comments=(comment,) if name else (),
+        fields=words,
+        first_at=change.version,
+        heard_at=version_of(change.received_at),
+        hinted=change.hint,
+    )
     return alone if case is None else merge(case, alone)
 
 
@@ -66,6 +73,7 @@ def merge(one: Case, other: Case) -> Case:
         comments=tuple(sorted(comments.values(), key=lambda c: (c.version, c.name))),
         fields=fields,
         first_at=min(one.first_at, other.first_at),
+        heard_at=max(one.heard_at, other.heard_at),
         hinted=one.hinted or other.hinted,
     )
 
