@@ -128,8 +128,9 @@ class Bench:
         confidence: float = 0.9,
         name: str = "",
         output: Mapping[str, Any] | None = None,
+        basis_of_change: PlainChange | None = None,
     ) -> Event[Fact]:
-        """What the classifier would propose, knowing these changes."""
+        """What the classifier would propose, knowing these changes: for the last one, or for `basis_of_change`."""
         keys = await self.key(ticket)
         case = None
         for change in changes:
@@ -139,7 +140,8 @@ class Bench:
         assert case is not None
         told = output or {"confidence": confidence, "answer": answer}
         proposal = self.process.Proposal.model_validate(told).model_dump_json() if "answer" in told else "{}"
-        basis = basis_of(changes[-1].version, changes[-1].identity)
+        answers = basis_of_change or changes[-1]
+        basis = basis_of(answers.version, answers.identity)
         made = ProposalMade(
             basis=basis,
             case=case.model_dump(mode="json"),

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from contracts.base import Fact
-from contracts.basis import basis_of
+from contracts.basis import basis_of, version_of
 from contracts.envelope import Event
 from contracts.events.cases import CaseChanged
 from contracts.events.dead_letters import DeadLetterRaised
@@ -108,6 +109,76 @@ async def test_a_newer_basis_supersedes_what_is_planned_at_once(actor: Bench) ->
     assert [(f.code, f.outcome) for f in await actor.said(EffectFailed)] == [("newer_basis", "superseded")]
     await actor.send()
     assert actor.outside.calls == []
+
+
+async def test_what_was_taken_for_a_newer_basis_and_is_none_gives_the_answer_back(actor: Bench) -> None:
+    change = await actor.ask()
+    actor.outside.tick()
+    half_told = actor.outside.says("1", author="system", public=False)
+    await actor.hear(await actor.sealed(replace(half_told, author="customer")))
+    overtaken = await actor.states()
+
+    await actor.hear(await actor.proposal("1", [change, half_told], basis_of_change=change, name="again"))
+    await actor.worker.step()
+    await actor.send()
+
+    assert overtaken == {"reply 1.1": "superseded"}
+    assert await actor.states() == {"reply 1.1": "acknowledged"}
+    assert [(f.code, f.outcome) for f in await actor.said(EffectFailed)] == [
+        ("newer_basis", "superseded"),
+        ("newest_again", "retry"),
+    ]
+
+
+async def test_what_was_ignored_for_a_newer_basis_that_is_none_is_decided_when_it_is_proposed_again(
+    actor: Bench,
+) -> None:
+    change = actor.outside.says("1")
+    actor.outside.tick()
+    half_told = actor.outside.says("1", author="system", public=False)
+    await actor.hear(await actor.sealed(change), await actor.sealed(replace(half_told, author="customer")))
+    await actor.hear(await actor.proposal("1", [change]))
+    await actor.worker.step()
+
+    await actor.hear(await actor.proposal("1", [change, half_told], basis_of_change=change, name="again"))
+    await actor.worker.step()
+    await actor.send()
+
+    assert await verdicts(actor) == [("ignore", "stale_basis"), ("execute", "")]
+    assert await actor.states() == {"reply 1.1": "acknowledged"}
+
+
+async def test_an_answer_to_what_turned_out_older_when_it_was_read_goes_to_a_person(actor: Bench) -> None:
+    actor.outside.tick()
+    asked = actor.outside.says("1")
+    told_later = replace(asked, version=version_of(actor.outside.now + timedelta(seconds=1)))
+    await actor.hear(await actor.sealed(told_later))
+    await actor.hear(await actor.proposal("1", [told_later]))
+    await actor.worker.step()
+    actor.outside.tick(2)
+    actor.outside.says("1", author="system", public=False)
+
+    await actor.send()
+
+    assert await actor.states() == {"reply 1.1": "superseded", "handover 1.1": "acknowledged"}
+    assert [f.code for f in await actor.said(EffectFailed)] == ["conflict", "basis_gone"]
+
+
+@pytest.mark.parametrize(("answered", "told"), [(False, ["handover 1.1"]), (True, [])])
+async def test_a_proposal_for_what_turned_out_older_goes_to_a_person_where_somebody_waits(
+    actor: Bench, told: list[str], *, answered: bool
+) -> None:
+    asked = actor.outside.says("1")
+    told_later = replace(asked, version=version_of(actor.outside.now + timedelta(seconds=1)))
+    actor.outside.tick(2)
+    more = [actor.outside.says("1", author="staff")] if answered else []
+
+    proposal = await actor.proposal("1", [told_later])
+    await actor.hear(proposal)
+    await actor.hear(await actor.sealed(asked), *[await actor.sealed(one) for one in more])
+    await actor.worker.step()
+
+    assert list(await actor.states()) == told
 
 
 async def test_a_newer_basis_while_it_is_decided_makes_the_decision_stale(actor: Bench) -> None:

@@ -21,6 +21,8 @@ UNBOUND_KINDS = frozenset({HANDOVER, NOTICE})
 SETTLED_SECONDS = 2.0
 """Zendesk's stamps have a resolution of a second: after two, whatever landed under a stamp can be seen."""
 
+BASIS_GONE = Reason(code="basis_gone", text="What this would answer turned out not to be the newest word.")
+
 LOOKS_MIN = 2
 """So often, at least, something was looked for before it is said not to be there."""
 
@@ -103,6 +105,8 @@ def why_not(standing: Standing) -> Reason | None:
         return Reason(code="effects_per_hour", text="This case reached its limit of effects in one hour.")
     if not bound:
         return None
+    if went_back(standing.basis, standing.newest_basis):
+        return BASIS_GONE
     if standing.basis != standing.newest_basis:
         return Reason(code="newer_basis", text="Something newer happened outside.")
     if standing.approval_state not in {None, "approved"}:
@@ -114,6 +118,11 @@ def why_not(standing: Standing) -> Reason | None:
     if standing.asked_at is not None and standing.now - standing.asked_at > standing.max_age:
         return Reason(code="too_old", text="The customer has waited too long for an unattended answer.")
     return standing.refusal
+
+
+def went_back(basis: str, newest_basis: str | None) -> bool:
+    """Whether the newest basis is an older one after all: nothing newer comes that would answer in place of this."""
+    return newest_basis is not None and newest_basis < basis
 
 
 def after_unknown(*, semantics: str, may_repeat: bool, setting: AfterUnknown, can_read_back: bool) -> AfterUnknown:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from contracts.decision import Hold, Ignore, Reason
+from services.actor.domain.effect import BASIS_GONE, went_back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +13,7 @@ class Situation:
 
     basis: str
     newest_basis: str | None
+    awaits_answer: bool
     already_decided: bool
     opened_at: datetime
     asked_at: datetime
@@ -24,7 +26,8 @@ class Situation:
 def before_rules(situation: Situation) -> Ignore | Hold | None:
     """Ignore or Hold where no rule may widen it, or none: then the rules decide."""
     if situation.basis != situation.newest_basis:
-        return STALE
+        lost = went_back(situation.basis, situation.newest_basis) and situation.awaits_answer
+        return Hold(reasons=(BASIS_GONE,)) if lost else STALE
     if situation.already_decided:
         return Ignore(reasons=(Reason(code="already_decided", text="This request was decided before."),))
     if situation.opened_at < situation.start_at:

@@ -170,7 +170,7 @@ class Decide:
         newest = await cases.lock(connection, [d.case_id for d in made])
         return [
             d
-            if newest[d.case_id] == d.question.basis
+            if (newest[d.case_id] or "") <= d.question.basis  # what it went back behind, the claim finds
             else Decided(question=d.question, judgment=Judgment(decision=gate.STALE), cause=d.cause, label=d.label)
             for d in made
         ]

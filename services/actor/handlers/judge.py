@@ -101,6 +101,7 @@ def _situation(process: Process, question: Question) -> gate.Situation:
     return gate.Situation(
         basis=question.basis,
         newest_basis=process.case.basis(case),
+        awaits_answer=process.case.awaits_answer(case),
         already_decided=question.already_decided,
         opened_at=process.case.opened_at(case),
         asked_at=process.case.asked_at(case),

@@ -1,4 +1,8 @@
-"""A newer basis overtakes what an older one left waiting: at once, and said aloud."""
+"""A newer basis overtakes what an older one left waiting: at once, and said aloud.
+
+What was taken for one may turn out to be none: its update is told whole, or the object is read. Then what it overtook
+is due again.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +20,8 @@ _ANYTHING = """
 SELECT EXISTS (SELECT 1 FROM cases c WHERE c.case_id = ANY($1) AND (
     EXISTS (SELECT 1 FROM approvals a WHERE a.case_id = c.case_id AND a.state = 'waiting' AND a.basis < c.basis)
     OR EXISTS (SELECT 1 FROM effects e WHERE e.case_id = c.case_id AND e.state = 'planned' AND e.basis < c.basis)
+    OR EXISTS (SELECT 1 FROM effects e WHERE e.case_id = c.case_id AND e.state = 'superseded'
+               AND e.code = 'newer_basis' AND e.basis = c.basis)
     OR EXISTS (SELECT 1 FROM proposals p WHERE p.case_id = c.case_id AND p.basis < c.basis)))
 """
 _APPROVALS = """
@@ -27,6 +33,13 @@ _EFFECTS = """
 UPDATE effects e SET state = 'superseded', code = 'newer_basis', token = e.token + 1
 FROM cases c WHERE e.case_id = ANY($1) AND c.case_id = e.case_id AND e.state = 'planned' AND e.bound
   AND e.basis < c.basis
+RETURNING e.*, clock_timestamp() AS now
+"""
+_NEWEST_AGAIN = """
+UPDATE effects e SET state = 'planned', code = NULL, redrives = e.redrives + 1, token = e.token + 1,
+       available_at = clock_timestamp()
+FROM cases c WHERE e.case_id = ANY($1) AND c.case_id = e.case_id AND e.state = 'superseded' AND e.code = 'newer_basis'
+  AND e.basis = c.basis
 RETURNING e.*, clock_timestamp() AS now
 """
 _PROPOSALS = """
@@ -41,7 +54,10 @@ _RUNS = "SELECT proposal_id, correlation_id, traceparent FROM proposals WHERE pr
 
 
 async def overtake(connection: Connection, case_ids: Sequence[str], policy_digests: dict[str, str]) -> None:
-    """Supersede waiting approvals, planned effects and undecided proposals that are older than their case's basis."""
+    """Supersede waiting approvals, planned effects and undecided proposals that are older than their case's basis.
+
+    Effects of a basis that is the newest again are due again: a claim checks them anew.
+    """
     ids = sorted(set(case_ids))
     if not await connection.fetchval(_ANYTHING, ids):
         return
@@ -52,6 +68,9 @@ async def overtake(connection: Connection, case_ids: Sequence[str], policy_diges
         now = effects[0]["now"]
         await ledger.say_failed(connection, effects, code="newer_basis", outcome="superseded", now=now)
         await ledger.look_for_what_may_land(connection, effects)
+    again = await connection.fetch(_NEWEST_AGAIN, ids)
+    if again:
+        await ledger.say_failed(connection, again, code="newest_again", outcome="retry", now=again[0]["now"])
     proposals = await connection.fetch(_PROPOSALS, ids)
     if proposals:
         runs = await connection.fetch(_RUNS, [row["proposal_id"] for row in proposals])

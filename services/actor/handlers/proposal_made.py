@@ -1,4 +1,7 @@
-"""`proposal.made`: kept, its case joined into ours, and a decision wanted. A second one for a basis is ignored."""
+"""`proposal.made`: kept, its case joined into ours, and a decision wanted. A second one for a basis is ignored.
+
+Where the first one was ignored, and its basis is the newest (again), the second one is decided in its place.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,9 +22,26 @@ _KEEP = """
 INSERT INTO proposals (case_id, basis, proposal_id, process, correlation_id, traceparent, facts, output, label)
 SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
                      $9::text[])
-ON CONFLICT DO NOTHING RETURNING proposal_id, received_at
+ON CONFLICT DO NOTHING RETURNING proposal_id
+"""
+_KEEP_INSTEAD = """
+WITH instead AS (
+    UPDATE proposals p SET proposal_id = n.proposal_id, correlation_id = n.correlation_id, traceparent = n.traceparent,
+           facts = n.facts, output = n.output, label = n.label, received_at = clock_timestamp()
+    FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
+                $9::text[]) n(case_id, basis, proposal_id, process, correlation_id, traceparent, facts, output, label),
+         decisions d, cases c
+    WHERE p.case_id = n.case_id AND p.basis = n.basis AND d.case_id = p.case_id AND d.basis = p.basis
+      AND d.verdict = 'ignore' AND c.case_id = p.case_id AND c.basis = p.basis
+    RETURNING p.case_id, p.basis, p.proposal_id),
+undecided AS (
+    UPDATE decisions d SET proposal_id = NULL FROM instead i WHERE d.case_id = i.case_id AND d.basis = i.basis),
+undone AS (
+    UPDATE tasks t SET basis = '' FROM instead i WHERE t.case_id = i.case_id AND t.kind = 'decide')
+SELECT proposal_id FROM instead
 """
 _NOW = "SELECT clock_timestamp()"
+_Made = tuple[Event[Fact], ProposalMade]
 ALREADY = Reason(code="already_proposed", text="Another proposal for this request came before.")
 
 
@@ -36,8 +56,20 @@ async def proposal_made(
         other = processes[event.process].case.Case.model_validate(data.case)
         change = changes.setdefault(event.case_id, cases.Change(event.process, door, object_id))
         change.steps.append(cases.merging(other))
+    # the task before the case, as in the transaction that stores a decision: no deadlock
+    seconds = await _keep(connection, _KEEP, made)
+    await cases.update(connection, processes, changes)
+    seconds = await _keep(connection, _KEEP_INSTEAD, seconds)
+    await _ignore_seconds(connection, seconds, processes)
+    await overtake(connection, list(changes), {name: p.policy_digest for name, p in processes.items()})
+
+
+async def _keep(connection: Connection, statement: str, made: Sequence[_Made]) -> Sequence[_Made]:
+    """Keep proposals and want decisions of them; returns those that the statement did not keep."""
+    if not made:
+        return ()
     rows = await connection.fetch(
-        _KEEP,
+        statement,
         [e.case_id for e, _ in made],
         [d.basis for _, d in made],
         [e.event_id for e, _ in made],
@@ -48,8 +80,7 @@ async def proposal_made(
         [d.output for _, d in made],
         [d.label for _, d in made],
     )
-    first = {row["proposal_id"] for row in rows}
-    # the task before the case, as in the transaction that stores a decision: no deadlock
+    kept = {row["proposal_id"] for row in rows}
     await tasks.want(
         connection,
         [
@@ -63,17 +94,13 @@ async def proposal_made(
                 traceparent=e.traceparent,
             )
             for e, d in made
-            if e.event_id in first
+            if e.event_id in kept
         ],
     )
-    await cases.update(connection, processes, changes)
-    await _ignore_seconds(connection, [(e, d) for e, d in made if e.event_id not in first], processes)
-    await overtake(connection, list(changes), {name: p.policy_digest for name, p in processes.items()})
+    return [(e, d) for e, d in made if e.event_id not in kept]
 
 
-async def _ignore_seconds(
-    connection: Connection, seconds: Sequence[tuple[Event[Fact], ProposalMade]], processes: Mapping[str, Process]
-) -> None:
+async def _ignore_seconds(connection: Connection, seconds: Sequence[_Made], processes: Mapping[str, Process]) -> None:
     if not seconds:
         return
     now = await connection.fetchval(_NOW)

@@ -44,6 +44,7 @@ def test_what_still_holds_may_go() -> None:
     ("changed", "expected"),
     [
         ({"newest_basis": "3|c"}, "newer_basis"),
+        ({"newest_basis": "1|a"}, "basis_gone"),
         ({"modes": {"reply": "watch"}}, "mode_lowered"),
         ({"modes": {}}, "mode_lowered"),
         ({"modes": {"reply": "act"}}, None),

@@ -13,6 +13,7 @@ def situation(**other: Any) -> Situation:
     told: dict[str, Any] = {
         "basis": "2|b",
         "newest_basis": "2|b",
+        "awaits_answer": True,
         "already_decided": False,
         "opened_at": NOW,
         "asked_at": NOW - timedelta(hours=24),
@@ -33,6 +34,8 @@ def test_an_ordinary_proposal_is_left_to_the_rules() -> None:
     [
         ({"newest_basis": "3|c"}, Ignore, "stale_basis"),
         ({"newest_basis": None}, Ignore, "stale_basis"),
+        ({"newest_basis": "1|a"}, Hold, "basis_gone"),
+        ({"newest_basis": "1|a", "awaits_answer": False}, Ignore, "stale_basis"),
         ({"already_decided": True}, Ignore, "already_decided"),
         ({"opened_at": NOW - timedelta(seconds=1)}, Ignore, "before_start"),
         ({"asked_at": NOW - timedelta(hours=24, seconds=1)}, Hold, "too_old"),

@@ -330,6 +330,16 @@ def test_a_malformed_time_never_stops_a_case(stamp: str) -> None:
     assert cases.opened_at(case) == cases.asked_at(case) == at(0)
 
 
+def test_a_status_that_is_told_late_looks_like_a_reopening_until_the_ticket_is_read() -> None:
+    solved = change("status_changed", 30, author="staff", fields={"status": "solved"})
+    reply, told_late = comment(9, 60), change("status_changed", 66, fields={"status": "open"})
+    read = _audit("status_changed", 60, 12, 90, fields={"status": "open"})
+
+    assert cases.basis(folded(created(), solved, reply, told_late)) == basis_of(version_of(at(66)), "reopened")
+    assert cases.needs_reading(folded(created(), solved, reply, told_late))
+    assert cases.basis(folded(created(), solved, reply, told_late, read)) == _said(9, 60)
+
+
 def test_an_unexplained_reopening_needs_a_read() -> None:
     solved = change("status_changed", 30, author="staff", fields={"status": "solved"})
     opened = change("status_changed", 60, fields={"status": "open"})
