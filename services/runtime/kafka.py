@@ -263,20 +263,21 @@ class Link:
 
     async def _adopt(self, epoch: UUID) -> None:
         """Compare with the epoch that the rows were published to; where it differs, owe them again."""
-        async with self._database.connection() as connection:
-            known = await connection.fetchval("SELECT epoch FROM broker_epoch")
-        if known == epoch:
-            return
-        if known is not None:
-            log.warning("the broker forgot; publishing everything again", before=str(known), now=str(epoch))
-            for relay in self._relays:
-                await relay.publish_everything_again()
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
+            known = await connection.fetchval("SELECT epoch FROM broker_epoch FOR UPDATE")
+            if known == epoch:
+                return
             await connection.execute(
                 "INSERT INTO broker_epoch (epoch) VALUES ($1) "
                 "ON CONFLICT (one) DO UPDATE SET epoch = excluded.epoch, seen_at = clock_timestamp()",
                 epoch,
             )
+            if known is not None:
+                log.warning("the broker forgot; publishing everything again", before=str(known), now=str(epoch))
+                for relay in self._relays:
+                    await relay.publish_everything_again(connection)
+        for relay in self._relays:
+            relay.wake()
 
 
 async def read_epoch(watch: AIOKafkaConsumer) -> UUID | None:

@@ -43,17 +43,20 @@ class Relay:
         self._publisher = publisher
         self._wake = wake
         self._take = (
-            f"SELECT id, created_at, event_id, topic, key, headers, body FROM {schema}.outbox "  # noqa: S608  # our own schema's name
+            "SELECT id, created_at, event_id, topic, key, headers, body, "  # noqa: S608  # our own schema's name
+            f"(SELECT epoch FROM broker_epoch WHERE one) AS epoch FROM {schema}.outbox "
             "WHERE published_at IS NULL AND refused IS NULL ORDER BY id LIMIT $1"
         )
         # Of all months only those of these rows are opened. Adding nothing to a bound keeps one plan for all bounds:
         # the sum is not known before the statement runs, so Postgres sees no use in planning each time anew.
+        # A broker that began a new life since has nothing of it; the lock lets nobody adopt that life meanwhile.
         self._mark = (
             f"UPDATE {schema}.outbox o SET refused = m.refused, "  # noqa: S608  # as above
             "published_at = CASE WHEN m.refused IS NULL THEN clock_timestamp() END "
             "FROM unnest($1::bigint[], $2::timestamptz[], $3::text[]) m(id, created_at, refused) "
             "WHERE o.id = m.id AND o.created_at = m.created_at "
-            "AND o.created_at BETWEEN $4::timestamptz + interval '0' AND $5::timestamptz + interval '0'"
+            "AND o.created_at BETWEEN $4::timestamptz + interval '0' AND $5::timestamptz + interval '0' "
+            "AND (SELECT epoch FROM broker_epoch WHERE one FOR SHARE) IS NOT DISTINCT FROM $6::uuid"
         )
         self._again = f"UPDATE {schema}.outbox SET published_at = NULL WHERE published_at IS NOT NULL"  # noqa: S608  # as above
 
@@ -82,7 +85,7 @@ class Relay:
         as_one = self._database.transaction if any(answers) else self._database.connection
         async with as_one() as connection:
             ids = [row["id"] for row in rows]
-            await connection.execute(self._mark, ids, times, list(answers), min(times), max(times))
+            await connection.execute(self._mark, ids, times, list(answers), min(times), max(times), rows[0]["epoch"])
             for row, refused in zip(rows, answers, strict=True):
                 if refused is not None:
                     await self._put_aside(connection, row["event_id"], records[row["id"]], refused)
@@ -100,8 +103,13 @@ class Relay:
             message=f"the broker will never take this event: {refused}",
         )
 
-    async def publish_everything_again(self) -> None:
-        """The broker forgot: every row is unpublished again. Consumers ignore what they know."""
-        async with self._database.connection() as connection:
-            await connection.execute(self._again)
+    async def publish_everything_again(self, connection: Connection) -> None:
+        """The broker forgot: every row is unpublished again. Consumers ignore what they know.
+
+        In the transaction that adopts the broker's new life, after it took the lock of its row.
+        """
+        await connection.execute(self._again)
+
+    def wake(self) -> None:
+        """There is something to publish."""
         self._wake.set()

@@ -279,7 +279,8 @@ async def test_unpublished_rows_of_other_months_are_published_and_after_a_broker
     assert await published_by(actor) == said
     assert await published_by(actor) == []
 
-    await Relay(actor, "actor", Publisher(), Wake()).publish_everything_again()
+    async with actor.transaction() as connection:
+        await Relay(actor, "actor", Publisher(), Wake()).publish_everything_again(connection)
     assert await published_by(actor) == said
 
 
@@ -320,7 +321,7 @@ async def test_reads_of_one_case_and_one_claim_look_into_indexes_only(
         "the case's entries": await plan(reporter, event_log._READ, ["p:d:7"], 10),
         "how many they are": await plan(reporter, event_log._COUNT, ["p:d:7"], 10),
         "rows to publish": await plan(actor, relay._take, 10),
-        "published rows": await plan(actor, relay._mark, [1], [now], [None], now, now),
+        "published rows": await plan(actor, relay._mark, [1], [now], [None], now, now, None),
         "a refused row": await plan(actor, dead_letters._OWE_AGAIN, named("x")),
         "one more row": await plan(actor, outbox._APPEND, [named("x")], ["t"], ["k"], [{}], [b""]),
     }
@@ -328,7 +329,7 @@ async def test_reads_of_one_case_and_one_claim_look_into_indexes_only(
     assert {what: [line for line in lines if "Seq Scan" in line] for what, lines in plans.items()} == {
         what: [] for what in plans
     }
-    others = [line for line in plans["published rows"] if "Scan using" in line]
+    others = [line for line in plans["published rows"] if "Scan using" in line and "broker_epoch" not in line]
     assert len(others) == 1, "the other months are not even opened"
     assert await read_whole_by_a_claim(actor) == []
 

@@ -1,7 +1,12 @@
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from uuid import UUID
 
 from contracts.envelope import Record
 from services.runtime import outbox
+from services.runtime.config import RuntimeSettings
+from services.runtime.kafka import Link
+from services.runtime.kafka_clients import Producer
 from services.runtime.postgres import Database
 from services.runtime.relay import Relay
 from services.runtime.stop import Wake
@@ -13,10 +18,14 @@ class RememberingPublisher:
         self.published: list[str] = []
         self.refuses: set[str] = set()
         self.is_down = False
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def publish(self, records: Sequence[Record]) -> Sequence[str | None]:
         if self.is_down:
             raise ConnectionError
+        if records and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
         self.published += [record.headers["ce_id"] for record in records]
         return ["too_large" if record.headers["ce_id"] in self.refuses else None for record in records]
 
@@ -102,7 +111,32 @@ async def test_after_a_broker_forgot_everything_is_published_again(database: Dat
         await outbox.append(connection, [event("one"), event("two")])
     await relay.publish_once()
 
-    await relay.publish_everything_again()
+    async with database.transaction() as connection:
+        await relay.publish_everything_again(connection)
     await relay.publish_once()
 
     assert publisher.published == [str(named("one")), str(named("two"))] * 2
+
+
+async def test_what_a_broker_took_before_it_forgot_is_published_again_however_late_its_answer_is_recorded(
+    database: Database,
+) -> None:
+    relay, publisher = relay_of(database)
+    link = Link(
+        settings=RuntimeSettings(database_url="", kafka_bootstrap="nowhere"),
+        service="actor",
+        database=database,
+        subscriptions=[],
+        take=publisher.publish,  # type: ignore[arg-type]  # never called
+        producer=Producer(),
+        relays=[relay],
+    )
+    await link._adopt(UUID(int=1))
+    async with database.transaction() as connection:
+        await outbox.append(connection, [event("one")])
+
+    publisher.meanwhile = partial(link._adopt, UUID(int=2))  # another replica finds the new life first
+    for _ in range(3):
+        await relay.publish_once()
+
+    assert publisher.published == [str(named("one"))] * 2
