@@ -147,7 +147,10 @@ class ReadsBack(Protocol):
     """A destination whose writes can be found again."""
 
     async def current_stamp(self, object_id: str) -> str:
-        """The object's stamp now. Raises PermanentError("gone") when there is no such object."""
+        """The object's stamp now, when nothing more is written under it.
+
+        Raises PermanentError("gone") when there is no such object.
+        """
 
     async def written(self, object_id: str) -> Sequence[Written]:
         """Everything that our user wrote to the object, oldest first."""

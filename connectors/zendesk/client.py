@@ -22,6 +22,8 @@ LIST_ROWS = 250
 """A page of it is parsed in some milliseconds, in which no webhook is answered."""
 HISTORY_PAGES_MAX = 30
 """3,000 updates of one ticket; a longer history is a duel of machines, and a person's."""
+STAMP_SECONDS = 1.0
+"""The resolution of `updated_at`: updates of one second have one stamp."""
 _NOT_FOUND = 404
 _ME = "/users/me.json"
 
@@ -149,10 +151,16 @@ class Zendesk:
         return Acknowledged(reference=reference, at=at, stamp=done.ticket.updated_at)
 
     async def current_stamp(self, object_id: str) -> str:
-        """The ticket's `updated_at`, as Zendesk writes it. Raises PermanentError("gone")."""
+        """The ticket's `updated_at`, as Zendesk writes it. Raises PermanentError("gone").
+
+        Answers when that second is over there: what else was written within it, a later read finds.
+        """
         response = await self._response("GET", f"/tickets/{object_id}.json")
         await self._check_about(object_id, response)
-        return _parsed(_One, response).ticket.updated_at
+        stamp = _parsed(_One, response).ticket.updated_at
+        if _may_be_of_now(stamp, response):
+            await asyncio.sleep(STAMP_SECONDS)
+        return stamp
 
     async def written(self, object_id: str) -> Sequence[Written]:
         """The audits that our user wrote, oldest first. Raises PermanentError("gone")."""
@@ -231,6 +239,15 @@ def _is_staff(response: httpx.Response) -> bool:
     try:
         return response.is_success and _Me.model_validate_json(response.content).user.role in {"agent", "admin"}
     except ValidationError:
+        return False
+
+
+def _may_be_of_now(stamp: str, response: httpx.Response) -> bool:
+    """Whether more may be written under a stamp, by the clock of the answer that told it."""
+    answered_at = http_date(response.headers.get("date", ""))
+    try:
+        return answered_at is not None and answered_at <= moment(stamp)
+    except ValueError:
         return False
 
 

@@ -5,7 +5,7 @@ by whom, whether it still waits, and whether what is known of it is enough to an
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -206,8 +206,9 @@ def stamp(case: Case) -> str | None:
     now = basis(case)
     if not said or now is None:
         return case.text("updated_at")
-    heard_at = max(saying.received for saying in said)  # several updates may have made it in one second
-    heard_whole = said[-1].version <= now.split("|")[0] or heard_at <= (case.read_at or "")
+    at, heard_at = said[-1].version, max(saying.received for saying in said)
+    over_at = version_of(datetime.fromisoformat(at) + timedelta(seconds=1))  # until then more is written under it
+    heard_whole = at <= now.split("|")[0] or max(heard_at, over_at) <= (case.read_at or "")
     return case.text("updated_at") if heard_whole else None
 
 

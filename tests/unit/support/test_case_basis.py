@@ -51,6 +51,13 @@ def test_a_read_between_two_updates_of_one_second_tells_the_stamp_of_neither() -
     assert cases.stamp(folded(created(), first, read, second, read_again)) == "2026-11-25T09:01:00Z"
 
 
+@pytest.mark.parametrize(("read_at", "stamp"), [(60.9, None), (61, "2026-11-25T09:01:00Z")])
+def test_a_read_within_the_second_of_a_stamp_tells_it_of_nothing(read_at: float, stamp: str | None) -> None:
+    read = _audit("tags_changed", 60, 12, read_at, author="staff")
+
+    assert cases.stamp(folded(created(), read)) == stamp
+
+
 def test_a_newer_public_message_of_the_customer_is_the_newer_basis() -> None:
     before, after = folded(created()), folded(created(), comment(9, 60))
 
