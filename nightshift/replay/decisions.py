@@ -35,7 +35,7 @@ from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
 from services.classifier.handlers.read_facts import facts_json
 from services.classifier.handlers.shadow import Asked, ask_again
 from services.classifier.outbound.desk import KnowledgeDesk
-from services.classifier.ports import Desk, Provider
+from services.classifier.ports import Cost, Desk, Provider
 from services.reporter.domain.log import Entry
 from services.runtime import vault
 from services.runtime.config import KafkaSettings, MissingSettingError
@@ -70,10 +70,11 @@ AND NOT EXISTS (SELECT FROM replay.judged j WHERE j.decision_id = d.event_id) OR
 _PROPOSALS = "SELECT * FROM replay.entries WHERE run = $1 AND event_id = ANY($2)"
 _COUNT = """
 SELECT (SELECT count(*) FROM replay.entries WHERE run = $1 AND topic = $2) AS decisions,
-       (SELECT count(*) FROM replay.judged) AS judged,
-       (SELECT coalesce(sum(cost_usd), 0) FROM replay.judged) AS cost_usd,
-       (SELECT coalesce(max(cost_usd), 0) FROM replay.judged) AS dearest_usd
+       (SELECT count(*) FROM replay.judged) AS judged
 """
+_SPENT = "SELECT coalesce(sum(cost_usd), 0) FROM replay.calls"
+_RESERVE = "INSERT INTO replay.calls (cost_usd) VALUES ($1) RETURNING call_id"
+_SETTLE = "UPDATE replay.calls SET cost_usd = $2 WHERE call_id = $1"
 _KEEP = """
 INSERT INTO replay.judged (decision_id, outcome, told, cost_usd)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::numeric[]) ON CONFLICT DO NOTHING
@@ -82,7 +83,7 @@ _TOLD = """
 SELECT j.told FROM replay.judged j JOIN replay.entries d ON d.run = $1 AND d.event_id = j.decision_id
 ORDER BY d.time, d.event_id
 """
-_CLEAR = "TRUNCATE replay.judged"
+_CLEAR = "TRUNCATE replay.judged, replay.calls"
 
 
 class Verdict(Contract):
@@ -179,15 +180,14 @@ async def replay_decisions(
                 if not resumed:
                     await connection.execute(_CLEAR)
             await _copy(copy, window, frozenset(processes), progress)
-        again = _Again(database, processes, asked, budget_usd)
-        finished = await again.run(progress)
+        money = _Money(database, budget_usd)
+        finished = await _Again(database, processes, asked, money).run(progress)
         async with database.transaction() as connection:
             told = [Compared.model_validate_json(row[0]) for row in await connection.fetch(_TOLD, RUN)]
             if finished:
                 await connection.execute(_CLEAR)
                 await copy.forget(connection)
-    cost_usd = sum((one.cost_usd for one in told), Decimal(0))
-    return Replayed(compared=told, policies=policies, cost_usd=cost_usd, resumed=resumed, finished=finished)
+    return Replayed(compared=told, policies=policies, cost_usd=money.spent_usd, resumed=resumed, finished=finished)
 
 
 def _code_digest(folders: Iterable[Path]) -> str:
@@ -249,6 +249,59 @@ def _decision(entry: Entry) -> Event[DecisionMade] | None:
     return event if isinstance(event.data, DecisionMade) else None
 
 
+class _BudgetUsedUpError(Exception):
+    """No further call fits, whatever those under way take."""
+
+
+class _Money:
+    """Implements ports.Purse for a whole replay: what is spent and set aside together is never above its budget."""
+
+    taken: Cost | None = None
+    """Each proposal tells what its own calls took."""
+
+    def __init__(self, database: Database, budget_usd: Decimal) -> None:
+        self._database = database
+        self._budget_usd = budget_usd
+        self._reserved_usd: dict[UUID, Decimal] = {}
+        self._changed = asyncio.Condition()
+        self.spent_usd = Decimal(0)
+
+    async def begin(self) -> None:
+        """Go on from what was spent before; a call that was interrupted counts for the most it can take."""
+        async with self._database.connection() as connection:
+            self.spent_usd = await connection.fetchval(_SPENT)
+
+    async def reserve(self, worst: Cost, model: str) -> UUID:
+        """See Purse: waits for calls under way. Raises _BudgetUsedUpError."""
+        del model
+        async with self._changed:
+            while self.spent_usd + sum(self._reserved_usd.values()) + worst.cost_usd > self._budget_usd:
+                if self.spent_usd + worst.cost_usd > self._budget_usd:
+                    raise _BudgetUsedUpError
+                await self._changed.wait()
+            async with self._database.connection() as connection:
+                call: UUID = await connection.fetchval(_RESERVE, worst.cost_usd)
+            self._reserved_usd[call] = worst.cost_usd
+            return call
+
+    async def settle(self, call: UUID, took: Cost, *, request_id: str | None = None) -> None:
+        """See Purse."""
+        del request_id
+        async with self._changed:
+            async with self._database.connection() as connection:
+                await connection.execute(_SETTLE, call, took.cost_usd)
+            del self._reserved_usd[call]
+            self.spent_usd += took.cost_usd
+            self._changed.notify_all()
+
+    async def lose(self, call: UUID) -> None:
+        """See Purse."""
+        await self.settle(call, Cost(cost_usd=self._reserved_usd[call]))
+
+    async def look(self) -> None:
+        """See Purse: there are no earlier tries."""
+
+
 class _Again:
     """Decides again, batch by batch; each batch is kept, so that nothing is asked twice."""
 
@@ -257,21 +310,20 @@ class _Again:
         database: Database,
         processes: Mapping[str, Process],
         models: Mapping[str, Model],
-        budget_usd: Decimal,
+        money: _Money,
     ) -> None:
         self._database = database
         self._processes = processes
         self._models = models
-        self._budget_usd = budget_usd
-        self._cost_usd = self._dearest_usd = Decimal(0)
+        self._money = money
 
     async def run(self, progress: Progress) -> bool:
         """Whether everything was decided again; false where the budget was used up before."""
+        await self._money.begin()
         async with self._database.connection() as connection:
             size = await connection.fetchrow(_COUNT, RUN, topics.DECISIONS)
             assert size is not None, "it is a row of counts"
             done, total = size["judged"], size["decisions"]
-            self._cost_usd, self._dearest_usd = size["cost_usd"], size["dearest_usd"]
             while rows := await connection.fetch(_NEXT, RUN, topics.DECISIONS, self._batch()):
                 compared, failure = await self._decide(connection, [entry_from(row) for row in rows])
                 await connection.execute(
@@ -295,41 +347,25 @@ class _Again:
     async def _decide(
         self, connection: Connection, entries: Sequence[Entry]
     ) -> tuple[list[Compared], MendableError | None]:
-        """In order; fewer than asked for where the budget ended, or a model does not answer: what was paid is kept."""
+        """Fewer than asked for where the budget ended, or a model does not answer: what was answered is kept."""
         events = [event for entry in entries if (event := _decision(entry)) is not None]
         proposals: dict[UUID | None, Event[Fact]] = {}
         for row in await connection.fetch(_PROPOSALS, RUN, [event.data.proposal_id for event in events]):
             entry = entry_from(row)
             proposals[entry.event_id] = decode(entry.headers, entry.body)
         keys = await vault.read(connection, [event.case_id for event in events])
-        found: list[Compared] = []
-        while some := events[len(found) : len(found) + self._affordable()]:
-            async with asyncio.TaskGroup() as group:
-                asked = [
-                    group.create_task(self._one(e, proposals.get(e.data.proposal_id), keys[e.case_id])) for e in some
-                ]
-            answers = [task.result() for task in asked]
-            done = [answer for answer in answers if isinstance(answer, Compared)]
-            found += done
-            self._cost_usd += sum((one.cost_usd for one in done), Decimal(0))
-            self._dearest_usd = max(self._dearest_usd, *(one.cost_usd for one in done), Decimal(0))
-            if failed := [answer for answer in answers if isinstance(answer, MendableError)]:
-                return found, failed[0]
-        return found, None
-
-    def _affordable(self) -> int:
-        """How many may be asked side by side: the dearest so far is what each may cost; the first is asked alone."""
-        if not self._models:
-            return BATCH_MAX
-        left = self._budget_usd - self._cost_usd
-        if self._dearest_usd:
-            return min(ASKS_AT_ONCE_MAX, int(left / self._dearest_usd))
-        free = all(provider.name == "nearest" for provider, _ in self._models.values())
-        return ASKS_AT_ONCE_MAX if free else int(left > 0)
+        async with asyncio.TaskGroup() as group:
+            asked = [
+                group.create_task(self._one(e, proposals.get(e.data.proposal_id), keys[e.case_id])) for e in events
+            ]
+        answers = [task.result() for task in asked]
+        failed = [answer for answer in answers if isinstance(answer, MendableError)]
+        return [answer for answer in answers if isinstance(answer, Compared)], failed[0] if failed else None
 
     async def _one(
         self, event: Event[DecisionMade], proposal: Event[Fact] | None, keys: CaseKeys
-    ) -> Compared | MendableError:
+    ) -> Compared | MendableError | None:
+        """None where no money is left for it."""
         made = event.data
         before = Verdict(verdict=made.verdict, reasons=made.reasons, actions=made.actions, digest=made.digest)
 
@@ -360,6 +396,8 @@ class _Again:
             return told("not replayable", ERASED)
         except ValidationError:
             return told("not replayable", UNKNOWN_CASE)
+        except _BudgetUsedUpError:
+            return None
         except MendableError as error:
             return error
         return told(difference_of(before, after), "", after, cost)
@@ -371,7 +409,7 @@ class _Again:
         process = self._processes[event.process]
         facts, output, cost = str(proposal.facts), str(proposal.output), Decimal(0)
         if model := self._models.get(process.name):
-            answer, facts = await _propose(process, model, proposal, keys)
+            answer, facts = await _propose(process, model, proposal, keys, self._money)
             cost = answer.spent.cost_usd
             if isinstance(answer, Rejected):
                 return Verdict(verdict="none", reasons=(Reason(code=answer.code, text=f"{answer.why}."),)), cost
@@ -388,7 +426,7 @@ class _Again:
 
 
 async def _propose(
-    process: Process, model: Model, proposal: ProposalMade, keys: CaseKeys
+    process: Process, model: Model, proposal: ProposalMade, keys: CaseKeys, money: _Money
 ) -> tuple[Accepted | Rejected, str]:
     """A proposal from the case and the facts that the recorded one was made from; and the facts with its passages."""
     provider, desk = model
@@ -396,7 +434,7 @@ async def _propose(
     facts = keys.seal(facts_json(ask.facts))
     for _ in range(ASK_TRIES_MAX):
         try:
-            return await ask_model(provider, ask), facts
+            return await ask_model(provider, ask, money), facts
         except LaterError as error:
             await asyncio.sleep(min(error.seconds, WAIT_SECONDS_MAX))
         except (PermanentError, OutcomeUnknownError) as error:

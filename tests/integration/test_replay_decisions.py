@@ -22,7 +22,7 @@ from nightshift.__main__ import build
 from nightshift.replay import decisions
 from nightshift.replay.decisions import BEFORE_FIELDS, ERASED, NO_PROPOSAL_THERE, Replayed, Window, replay_decisions
 from services.actor.domain import gate
-from services.classifier.ports import Answer, Ask
+from services.classifier.ports import Answer, AnswerLostError, Ask, Cost
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import PROCESSES, Bench, bench, case_of, tiny
 from tests.fakes.events import event
@@ -220,16 +220,24 @@ async def test_rules_that_changed_since_begin_anew(night: Night, monkeypatch: py
     assert not (await night.replay()).resumed
 
 
-class Costly(ScriptedModel):
-    """Each answer costs forty cents."""
+FORTY_CENTS = Decimal("0.40")
+
+
+def costly(*answers: str | Exception, worst_usd: Decimal = FORTY_CENTS) -> ScriptedModel:
+    return ScriptedModel(worst=Cost(cost_usd=worst_usd), cost_usd=FORTY_CENTS, answers=[*answers])
+
+
+class Dearer(ScriptedModel):
+    """The first answer is cheap, and those after it are not."""
 
     async def propose(self, ask: Ask) -> Answer:
-        answer = await super().propose(ask)
-        return Answer(text=answer.text, model=answer.model, cost_usd=Decimal("0.40"))
+        self.cost_usd = Decimal("0.90") if self.asked else Decimal("0.10")
+        await asyncio.sleep(0)
+        return await super().propose(ask)
 
 
 async def test_a_model_proposes_anew_under_its_budget_and_a_larger_one_goes_on(night: Night) -> None:
-    model = Costly(answers=['{"confidence": 0.2, "answer": "Hello!"}'])
+    model = costly('{"confidence": 0.2, "answer": "Hello!"}')
     models = {"tiny": (model, PlainDesk(tiny()))}
 
     poor = await night.replay(models=models, budget_usd=Decimal("1.30"))
@@ -251,12 +259,38 @@ async def test_the_same_proposal_again_gives_the_same_digests(night: Night) -> N
 
 
 async def test_a_model_that_fails_loses_nothing_that_was_paid_for(night: Night) -> None:
-    model = Costly(answers=[GOOD, GOOD, PermanentError("no_money", "it costs too much")])
+    model = costly(GOOD, GOOD, PermanentError("no_money", "it costs too much"))
 
     with pytest.raises(MendableError, match="does not answer"):
         await night.replay(models={"tiny": (model, PlainDesk(tiny()))}, budget_usd=Decimal(9))
 
     assert await count_of(night, "replay.judged") == 2
+
+
+async def test_answers_that_become_dearer_never_pass_the_budget(night: Night) -> None:
+    model = Dearer(worst=Cost(cost_usd=Decimal("0.90")))
+
+    done = await night.replay(models={"tiny": (model, PlainDesk(tiny()))}, budget_usd=Decimal("1.30"))
+
+    assert (done.finished, done.cost_usd, len(model.asked)) == (False, Decimal("1.00"), 2)
+
+
+async def test_a_call_that_can_take_more_than_is_left_is_not_made(night: Night) -> None:
+    model = costly(GOOD, worst_usd=Decimal("0.50"))
+
+    done = await night.replay(models={"tiny": (model, PlainDesk(tiny()))}, budget_usd=Decimal("0.89"))
+
+    assert (done.finished, done.cost_usd, len(model.asked)) == (False, FORTY_CENTS, 1)
+
+
+async def test_an_answer_that_was_lost_counts_for_the_most_and_is_remembered(night: Night) -> None:
+    lost = AnswerLostError("model_timeout", "no answer", seconds=0)
+    models = {"tiny": (costly(lost, GOOD, worst_usd=Decimal("0.50")), PlainDesk(tiny()))}
+
+    first = await night.replay(models=models, budget_usd=Decimal(1))
+    again = await night.replay(models=models, budget_usd=Decimal(1))
+
+    assert [(one.finished, one.cost_usd) for one in (first, again)] == [(False, Decimal("0.90"))] * 2
 
 
 async def test_the_command_says_it_in_words_and_codes_and_no_call_leaves_the_machine(
