@@ -13,6 +13,7 @@ NEWEST: tuple[type[Fact], ...] = (
     proposals.ProposalMade,
     proposals.ProposalFailed,
     proposals.ProposalShadowed,
+    proposals.ProposalDropped,
     proposals.BudgetExhausted,
     decisions.DecisionMade,
     decisions.DecisionShadowed,

@@ -131,6 +131,22 @@ class ProposalShadowed(Fact):
     attempts: int = 1
 
 
+class ProposalDropped(Fact):
+    """A call of a model whose answer nobody waits for: something newer came, or its work failed. No proposal tells it.
+
+    Said a call, once its work is over. What is not known of it counts for the most that it can take.
+    """
+
+    TYPE: ClassVar[str] = "proposal.dropped.v1"
+    TOPIC: ClassVar[str] = topics.PROPOSALS
+
+    basis: str
+    model: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: Decimal = Decimal(0)
+
+
 class BudgetExhausted(Fact):
     """A ceiling on what models may cost is reached: what needs a model waits. Said once a day, or once of a total.
 

@@ -1,6 +1,6 @@
 """What the classifier needs of a model, and of whoever prepares its question."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol
@@ -141,9 +141,10 @@ class Purse(Protocol):
 class Budget(Protocol):
     """The money of one process."""
 
-    def purse(self, claim: Claim) -> Purse: ...
+    def purse(self, claim: Claim, told_by: Collection[UUID] = ()) -> Purse:
+        """`told_by`: the events of which each would tell what the calls took; where none of them is said, they are."""
 
-    def spare_purse(self, claim: Claim) -> Purse:
+    def spare_purse(self, claim: Claim, told_by: Collection[UUID] = ()) -> Purse:
         """For work that nobody waits for. It is a run of its own, and leaves a part of each longer ceiling alone.
 
         What it may not have is said to nobody: its `reserve` raises SpareBudgetError, and nothing else.

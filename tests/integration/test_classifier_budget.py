@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar
@@ -15,12 +16,12 @@ from prometheus_client import REGISTRY
 from contracts.base import Fact
 from contracts.events.control import RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised
-from contracts.events.proposals import BudgetExhausted, ProposalFailed, ProposalMade
+from contracts.events.proposals import BudgetExhausted, ProposalDropped, ProposalFailed, ProposalMade
 from contracts.failures import LaterError, PermanentError
 from nightshift.supervisor import PROJECT
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.patient import FAILURES_MAX, PatientProvider
-from services.classifier.ports import AnswerLostError, Cost
+from services.classifier.ports import Answer, AnswerLostError, Ask, Cost
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import tiny
 from tests.fakes.anthropic import FakeAnthropic
@@ -276,6 +277,74 @@ async def test_an_answer_that_was_paid_for_is_not_asked_for_again_tomorrow(migra
         [failed] = await said(found, ProposalFailed)
         assert (failed.code, failed.cost_usd) == ("output_invalid", TOOK)
         assert len(await found.said(BudgetExhausted)) == 1, "the others wait"
+
+
+@dataclass
+class Overtaken(ScriptedModel):
+    """Takes its time over the first answer, and the customer writes again meanwhile."""
+
+    desk: Bench = field(kw_only=True)
+
+    async def propose(self, ask: Ask) -> Answer:
+        answer = await super().propose(ask)
+        if len(self.asked) == 1:
+            self.desk.outside.tick()
+            await self.desk.hear(self.desk.outside.says("1"))
+            await PostgresBudget(self.desk.database, self.desk.process).say_what_was_dropped()
+        return answer
+
+
+async def told(desk: Bench) -> Decimal:
+    """What all events of the cases say that models took, once it was looked for what none of them told."""
+    for _ in range(2):
+        await PostgresBudget(desk.database, desk.process).say_what_was_dropped()
+    costs = [one.cost_usd for one in await said(desk, ProposalMade)]
+    costs += [one.cost_usd for one in await said(desk, ProposalFailed)]
+    costs += [one.cost_usd for one in await said(desk, ProposalDropped)]
+    return sum(costs, Decimal(0))
+
+
+@pytest.mark.parametrize("first", [GOOD, BAD])
+async def test_what_overtaken_work_took_is_told_once(migrated: MigratedDatabase, first: str) -> None:
+    async with desk(migrated, first, GOOD) as found:
+        found.model = Overtaken(worst=WORST, cost_usd=TOOK, answers=found.model.answers, desk=found)
+        found.worker = found.new_worker()
+        await ask(found, "1")
+
+        dropped = 1 if first == GOOD else 2
+        assert await told(found) == await spent(found) == TOOK * (dropped + 1)
+        events = await found.said(ProposalDropped)
+        assert [one.case_id for one in events] == ["tiny:none:1"] * dropped
+        assert len(await found.said(ProposalMade)) == 1
+        assert await found.admin.fetchval("SELECT count(*) FROM classifier.untold_calls") == 0
+
+
+async def test_what_a_lost_call_took_is_told_where_something_newer_came_while_its_work_waited(
+    migrated: MigratedDatabase,
+) -> None:
+    async with desk(migrated, AnswerLostError("model_timeout", "no answer", seconds=3600), GOOD) as found:
+        await ask(found, "1")
+        before = await told(found)
+        found.outside.tick()
+        await found.hear(found.outside.says("1"))
+        await found.worker.step()
+
+        assert before == 0, "its work waits, and will tell it"
+        assert await told(found) == await spent(found) == WORST.cost_usd + TOOK
+
+
+async def test_what_work_took_that_died_of_an_unforeseen_failure_is_told(migrated: MigratedDatabase) -> None:
+    async with desk(migrated, RuntimeError("a fault of ours")) as found:
+        await ask(found, "1")
+        for _ in range(2):  # attempts_max is 3
+            await found.hurry()
+            await found.worker.step()
+        alive = await told(found)
+        await found.admin.execute("UPDATE model_calls SET live_until = now() - interval '1 day'")
+
+        assert [one.code for one in await said(found, DeadLetterRaised)] == ["unforeseen"]
+        assert alive == 0, "a call that may be under way is not over"
+        assert await told(found) == await spent(found) == WORST.cost_usd * 3
 
 
 async def test_what_is_used_of_each_ceiling_is_told_as_a_figure(migrated: MigratedDatabase) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,7 +17,7 @@ from services.classifier.handlers.ask_model import Accepted, PausedError, Reject
 from services.classifier.handlers.ask_models import NobodyAnsweredError, ask_models
 from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
-from services.classifier.ports import Budget, Cost, Desk, MoneyReservedError, Provider, Purse
+from services.classifier.ports import Budget, Cost, Desk, MoneyReservedError, Provider
 from services.runtime import cases, switches, telemetry
 from services.runtime.cases import Change, StoredCase, merging
 from services.runtime.failures import Never
@@ -114,7 +114,7 @@ class Proposing:
         try:
             async with self.asks_at_once:
                 with telemetry.span("propose", claim.traceparent) as traceparent:
-                    run = _Run(claim, claimed_at, keys, now, traceparent, self.budget.purse(claim))
+                    run = _Run(claim, claimed_at, keys, now, traceparent)
                     try:
                         return await self._propose(run, stored)
                     except MoneyReservedError:
@@ -131,8 +131,9 @@ class Proposing:
         basis = self.process.case.basis(stored.case)
         if basis is None or run.now - self.process.case.asked_at(stored.case) <= self.process.max_age(stored.door):
             return None
-        await run.purse.look()
-        taken = run.purse.taken or Cost()
+        purse = self.budget.purse(run.claim)
+        await purse.look()
+        taken = purse.taken or Cost()
         failed = ProposalFailed(
             basis=basis,
             code=error.code,
@@ -159,7 +160,8 @@ class Proposing:
         ask = await self.desk.ask(case, facts)
         falls_back_on = self.process.settings.model.falls_back_on
         may_call = partial(still_runs, self.database, self.clock, run.claimed_at, run.claim)
-        answer, in_vain = await ask_models(self.models, falls_back_on, ask, run.purse, may_call=may_call)
+        purse = self.budget.purse(run.claim, run.tell_what_calls_took({run.claim.basis, basis}))
+        answer, in_vain = await ask_models(self.models, falls_back_on, ask, purse, may_call=may_call)
         match answer:
             case Rejected(code, why, spent):
                 failed = ProposalFailed(
@@ -210,11 +212,10 @@ class _Run:
     keys: CaseKeys
     now: datetime
     traceparent: str | None
-    purse: Purse
 
     def event(self, data: FactsRead | ProposalMade | ProposalFailed) -> Event[Fact]:
         return Event(
-            event_id=self._id(data),
+            event_id=self._id(data.TYPE, data.basis),
             source=SOURCE,
             time=self.now,
             process=self.claim.process,
@@ -225,5 +226,9 @@ class _Run:
             data=data,
         )
 
-    def _id(self, data: FactsRead | ProposalMade | ProposalFailed) -> UUID:
-        return follow_up_id(self.claim.cause, data.TYPE, data.basis, self.claim.redrives)
+    def tell_what_calls_took(self, bases: Iterable[str]) -> list[UUID]:
+        """The ids of those events; reading the case may have found another basis than the one it was claimed for."""
+        return [self._id(kind.TYPE, basis) for kind in (ProposalMade, ProposalFailed) for basis in bases]
+
+    def _id(self, kind: str, basis: str) -> UUID:
+        return follow_up_id(self.claim.cause, kind, basis, self.claim.redrives)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from pydantic import TypeAdapter
 
@@ -140,7 +141,7 @@ class Shadowing:
         await connection.execute(_FORGET, [claim.case_id for claim in claims], [claim.basis for claim in claims])
 
     async def _one(self, run: "_Run") -> Outcome | Exception:
-        purse = self.budget.spare_purse(run.claim)
+        purse = self.budget.spare_purse(run.claim, [self._id(run.claim)])
         try:
             async with self.asks_at_once:
                 with telemetry.span("shadow", run.claim.traceparent):
@@ -187,13 +188,16 @@ class Shadowing:
         )
         return Done((said,))
 
+    def _id(self, claim: Claim) -> UUID:
+        return follow_up_id(claim.cause, ProposalShadowed.TYPE, self.regime)
+
     def _said(self, run: "_Run", **fields: object) -> Event[Fact]:
         claim = run.claim
         data = ProposalShadowed.model_validate(
             {"basis": claim.basis, "proposal_id": claim.cause, "regime": self.regime, **fields}
         )
         return Event(
-            event_id=follow_up_id(claim.cause, data.TYPE, self.regime),
+            event_id=self._id(claim),
             source=SOURCE,
             time=run.now,
             process=claim.process,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,12 +14,12 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from contracts.envelope import Event, follow_up_id
-from contracts.events.proposals import BudgetExhausted
+from contracts.events.proposals import BudgetExhausted, ProposalDropped
 from contracts.failures import LaterError
 from services.classifier.handlers.propose import SOURCE
 from services.classifier.ports import Cost, MoneyReservedError, RunBudgetExhaustedError, SpareBudgetError
 from services.runtime import outbox
-from services.runtime.postgres import UNAVAILABLE, Connection, Database
+from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
 from services.runtime.process import PERIODS, Process, Unit
 from services.runtime.stop import Stop
 from services.runtime.tasks import Claim
@@ -35,9 +35,25 @@ SPARE_SHARE = Decimal("0.8")
 """Of each ceiling: what lies above it is left for work that somebody waits for."""
 _NAMES = uuid5(NAMESPACE_URL, "nightshift:budget")
 
-_RESERVE = "SELECT * FROM reserve_model_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+_RESERVE = """
+WITH asked AS (SELECT * FROM reserve_model_call($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)),
+untold AS (
+    INSERT INTO untold_calls (call_id, cause, redrives, basis, told_by)
+    SELECT $1, $13, $14, $15, $16 FROM asked WHERE period IS NULL ON CONFLICT DO NOTHING)
+SELECT * FROM asked
+"""
 _SETTLE = "SELECT * FROM settle_model_call($1, $2, $3, $4, $5)"
 _TAKEN = "SELECT * FROM model_calls_taken($1)"
+_OVER = """
+WITH ended AS (
+    DELETE FROM untold_calls u USING model_calls c
+    WHERE c.call_id = u.call_id AND c.process = $1 AND (c.settled_at IS NOT NULL OR c.live_until <= clock_timestamp())
+      AND NOT EXISTS (SELECT FROM tasks t WHERE t.case_id = c.case_id AND t.kind IN ('propose', 'shadow')
+                      AND t.state = 'open' AND t.cause = u.cause AND t.redrives = u.redrives)
+    RETURNING c.*, u.cause, u.basis, u.told_by)
+SELECT *, clock_timestamp() AS now FROM ended
+WHERE tokens_in + tokens_out > 0 AND NOT EXISTS (SELECT FROM outbox_known k WHERE k.event_id = ANY (ended.told_by))
+"""
 _LOSE = "UPDATE model_calls SET live_until = clock_timestamp() WHERE call_id = $1 AND settled_at IS NULL"
 _DEAREST = """
 SELECT case_id, CASE $3 WHEN 'tokens' THEN sum(tokens_in + tokens_out) ELSE trim_scale(sum(cost_usd)) END AS spent
@@ -79,14 +95,16 @@ class PostgresBudget:
             for why in ("spent", "reserved"):
                 refused_total.labels(process.name, period, why)
 
-    def purse(self, claim: Claim) -> "PostgresPurse":
-        return PostgresPurse(self, claim)
+    def purse(self, claim: Claim, told_by: Collection[UUID] = ()) -> "PostgresPurse":
+        """See Budget."""
+        return PostgresPurse(self, claim, told_by)
 
-    def spare_purse(self, claim: Claim) -> "PostgresPurse":
-        return _SparePurse(self, replace(claim, correlation_id=follow_up_id(claim.cause, "spare_run")))
+    def spare_purse(self, claim: Claim, told_by: Collection[UUID] = ()) -> "PostgresPurse":
+        """See Budget."""
+        return _SparePurse(self, replace(claim, correlation_id=follow_up_id(claim.cause, "spare_run")), told_by)
 
     async def run(self, stop: Stop) -> None:
-        """Let go at once what waited for money when another setting was in force; then tell figures until stopped."""
+        """Let go at once what waited for money when another setting was in force; then tell what is taken."""
         waits = True
         while not stop.is_set():
             try:
@@ -94,7 +112,8 @@ class PostgresBudget:
                     await self.let_go()
                     waits = False
                 await self.look()
-            except UNAVAILABLE as error:
+                await self.say_what_was_dropped()
+            except (*UNAVAILABLE, *CONTENDED) as error:
                 log.warning("figures of the budget wait for postgres", error=type(error).__name__)
             await stop.wait(LOOK_SECONDS)
 
@@ -113,6 +132,12 @@ class PostgresBudget:
                 if (ceiling := self.process.settings.budget.of(row["period"], unit)) is not None:
                     ceilings.labels(self.process.name, row["period"], unit).set(float(ceiling))
 
+    async def say_what_was_dropped(self) -> None:
+        """Each call that took something, and whose work is over without an event that tells it."""
+        async with self.database.transaction() as connection:
+            rows = await connection.fetch(_OVER, self.process.name)
+            await outbox.append(connection, [_dropped(row) for row in rows])
+
 
 class PostgresPurse:
     """Implements ports.Purse for one claim."""
@@ -120,9 +145,10 @@ class PostgresPurse:
     _share = Decimal(1)
     """Of the ceilings of a day and in total."""
 
-    def __init__(self, budget: PostgresBudget, claim: Claim) -> None:
+    def __init__(self, budget: PostgresBudget, claim: Claim, told_by: Collection[UUID]) -> None:
         self._budget = budget
         self._claim = claim
+        self._told_by = told_by
         self._calls = 0
         self._work = follow_up_id(claim.cause, "model_work", claim.redrives)
         self._worst = Cost()
@@ -153,6 +179,7 @@ class PostgresPurse:
                 *(worst.tokens_in, worst.tokens_out, worst.cost_usd),
                 self._budget.live,
                 *(self._below(self._budget.tokens_max), self._below(self._budget.usd_max)),
+                *(claim.cause, claim.redrives, claim.basis, self._told_by),
             )
         )
         assert row is not None, "it answers with a row"
@@ -266,6 +293,25 @@ class _SparePurse(PostgresPurse):
 
     async def _refuse(self, row: asyncpg.Record) -> None:
         raise SpareBudgetError(f"the {row['period']}'s ceiling is near: {row['ceiling']:f} {row['unit']} for such work")
+
+
+def _dropped(row: asyncpg.Record) -> Event[ProposalDropped]:
+    return Event(
+        event_id=follow_up_id(row["call_id"], ProposalDropped.TYPE),
+        source=SOURCE,
+        time=row["now"],
+        process=row["process"],
+        case_id=row["case_id"],
+        correlation_id=row["run"],
+        causation_id=row["cause"],
+        data=ProposalDropped(
+            basis=row["basis"],
+            model=row["model"],
+            tokens_in=row["tokens_in"],
+            tokens_out=row["tokens_out"],
+            cost_usd=row["cost_usd"],
+        ),
+    )
 
 
 def _cost_of(row: asyncpg.Record) -> Cost:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Literal
 from uuid import UUID
 
 from contracts.base import Fact
@@ -14,7 +15,7 @@ from contracts.events.control import ApprovalAnswered, RedriveRequested, SkipReq
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterResolved, DeadLetterSkipped
 from contracts.events.decisions import ApprovalRequested, ApprovalResolved, DecisionMade
 from contracts.events.effects import EffectAcknowledged, EffectFailed, EffectObserved
-from contracts.events.proposals import BudgetExhausted, FactsRead, ProposalFailed, ProposalMade
+from contracts.events.proposals import BudgetExhausted, FactsRead, ProposalDropped, ProposalFailed, ProposalMade
 from services.reporter.domain.causes import cause_id
 from services.reporter.domain.log import History
 from services.reporter.domain.sla import replies_of
@@ -30,8 +31,8 @@ from services.reporter.domain.views import (
 )
 
 WORDS: dict[Verdict, Word] = {"execute": "executed", "hold": "held", "refuse": "refused", "ignore": "ignored"}
-_Proposed = Event[ProposalMade] | Event[ProposalFailed]
-_Work = Event[FactsRead] | _Proposed | Event[DecisionMade]
+_Paid = Event[ProposalMade] | Event[ProposalFailed] | Event[ProposalDropped]
+_Work = Event[FactsRead] | _Paid | Event[DecisionMade]
 _SHOWN = frozenset({"retry", "person"})
 _MS = timedelta(milliseconds=1)
 
@@ -56,27 +57,36 @@ def runs_of(history: History, never_seen: Collection[str]) -> list[RunRow]:
 
 
 def _work_of(part: History) -> list[_Work]:
-    return [*part.of(FactsRead), *part.of(ProposalMade), *part.of(ProposalFailed), *part.of(DecisionMade)]
+    return [*part.of(FactsRead), *_paid_of(part), *part.of(DecisionMade)]
+
+
+def _paid_of(part: History) -> list[_Paid]:
+    return [*part.of(ProposalMade), *part.of(ProposalFailed), *part.of(ProposalDropped)]
 
 
 def _run(correlation_id: UUID, part: History, never_seen: Collection[str]) -> RunRow:
     decided = deciding(part.of(DecisionMade))
-    proposed: list[_Proposed] = [*part.of(ProposalMade), *part.of(ProposalFailed)]
+    paid = _paid_of(part)
     started = min((e.data.received_at for e in part.of(CaseChanged)), default=part.events[0].time)
     failed = _failed(part)
     finished = _finished(decided, _done_at(part, never_seen))
     return RunRow(
         correlation_id=correlation_id,
         basis=max(e.data.basis for e in _work_of(part)),
-        state=WORDS[decided.data.verdict] if decided is not None else "failed" if failed else "open",
+        state=WORDS[decided.data.verdict] if decided is not None else "failed" if failed else _undecided(part),
         started_at=started,
         finished_at=finished,
         latency_ms=None if finished is None else max(0, (finished - started) // _MS),
         failed=failed,
-        cost_usd=sum((e.data.cost_usd for e in proposed), Decimal(0)),
-        tokens_in=sum(e.data.tokens_in for e in proposed),
-        tokens_out=sum(e.data.tokens_out for e in proposed),
+        cost_usd=sum((e.data.cost_usd for e in paid), Decimal(0)),
+        tokens_in=sum(e.data.tokens_in for e in paid),
+        tokens_out=sum(e.data.tokens_out for e in paid),
     )
+
+
+def _undecided(part: History) -> Literal["open", "ignored"]:
+    """Whether anything may come of it: not where all its work was dropped."""
+    return "ignored" if len(part.of(ProposalDropped)) == len(_work_of(part)) else "open"
 
 
 def _failed(part: History) -> bool:

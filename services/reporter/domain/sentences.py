@@ -155,6 +155,10 @@ def _proposal_failed(data: proposals.ProposalFailed) -> Told:
     return Told("classifier", f"{asked}No proposal came of it after {data.attempts} attempts{cost} ({data.code}).")
 
 
+def _dropped(data: proposals.ProposalDropped) -> Told:
+    return Told("classifier", f"Nobody waits for what {data.model} was asked any more; it took {data.cost_usd:f} USD.")
+
+
 def _in_vain(failed: Sequence[proposals.ModelFailed]) -> str:
     """Which models were asked before, as the beginning of what is said."""
     return "".join(f"{one.model} came to nothing ({one.code}). " for one in failed)
@@ -323,6 +327,7 @@ SENTENCES: dict[str, Callable[[Any], Told]] = {
     proposals.ProposalMade.TYPE: _proposed,
     proposals.ProposalFailed.TYPE: _proposal_failed,
     proposals.ProposalShadowed.TYPE: _shadowed,
+    proposals.ProposalDropped.TYPE: _dropped,
     proposals.BudgetExhausted.TYPE: _budget_exhausted,
     decisions.DecisionMade.TYPE: _decided,
     decisions.DecisionShadowed.TYPE: _decision_shadowed,

@@ -105,7 +105,10 @@ class SlaRow(Contract):
 
 
 class RunRow(Contract):
-    """One pass of the case through the pipeline. `state` is open until something was decided or failed."""
+    """One pass of the case through the pipeline.
+
+    `state` is open until something was decided or failed, or nobody waits for it any more (ignored).
+    """
 
     correlation_id: UUID
     basis: str | None

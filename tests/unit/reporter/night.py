@@ -43,6 +43,7 @@ from contracts.events.proposals import (
     FactsRead,
     MadeFrom,
     PassageUsed,
+    ProposalDropped,
     ProposalFailed,
     ProposalMade,
     ProposalShadowed,
@@ -255,7 +256,8 @@ class Story:
             message="reply: field required",
             attempts=2,
         )
-        self.say(ProposalFailed(basis=self.basis, code="schema_failed_twice", attempts=2), 2, source="classifier")
+        self.say(ProposalDropped(basis=self.basis, model="claude:m"), 1, source="classifier")
+        self.say(ProposalFailed(basis=self.basis, code="schema_failed_twice", attempts=2), 1, source="classifier")
         self.say(raised, 0, source="classifier")
         return dead_letter_id
 

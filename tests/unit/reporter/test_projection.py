@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from contracts.events.cases import CaseOpened
 from contracts.events.control import RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterResolved
 from contracts.events.decisions import ApprovalResolved
+from contracts.events.proposals import ProposalDropped
 from services.reporter.domain import sentences
 from services.reporter.domain.latency import BOUNDS_MS, bucket_of, percentile
 from services.reporter.domain.log import NO_TIME, entry_of, history_of
@@ -99,6 +101,18 @@ def test_a_run_lasts_from_the_webhook_to_the_acknowledgement() -> None:
     assert run["latency_ms"] == (acknowledged - opened.received_at) / timedelta(milliseconds=1)
     assert run["state"] == "executed"
     assert run["cost_usd"] == "0.0031"
+
+
+def test_what_nobody_waits_for_any_more_costs_its_case_and_leaves_no_work_open() -> None:
+    story = Story("1")
+    story.opens()
+    story.say(ProposalDropped(basis=story.basis, model="claude:m", tokens_in=9, tokens_out=1, cost_usd=Decimal("0.04")))
+
+    run = next(json.loads(row.body) for row in projected(story.events).rows if row.kind == "run")
+    case = case_row(story.events)
+
+    assert (run["state"], run["failed"], run["cost_usd"]) == ("ignored", False, "0.04")
+    assert (case.state, case.cost_usd, case.tokens_in + case.tokens_out) == ("seen", Decimal("0.04"), 10)
 
 
 def test_a_decision_with_an_effect_under_way_has_no_latency_yet() -> None:
