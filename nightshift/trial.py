@@ -12,17 +12,18 @@ from connectors.protocol import LooksUp, PlainChange
 from contracts.base import Json
 from contracts.basis import version_of
 from contracts.decision import Circumstances, Execute, Facts, Hold, verdict_of
+from contracts.events.proposals import ModelFailed
 from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
 from contracts.proposed import Proposed
 from nightshift import MendableError
 from services.actor.handlers.judge import Judgment, Question, judge
-from services.classifier.app import provider_of
+from services.classifier.app import desk_without_database, models_of, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model
+from services.classifier.handlers.ask_models import ask_models
 from services.classifier.handlers.read_facts import facts_json, read_facts
-from services.classifier.outbound.desk import KnowledgeDesk
-from services.classifier.ports import Ask, Provider
+from services.classifier.ports import Ask, Desk, Provider
 from services.runtime import outside
 from services.runtime.cases import StoredCase
 from services.runtime.changes import seal_change
@@ -41,8 +42,10 @@ class Tried:
     looked_up: Facts
     ask: Ask
     answer: Accepted | Rejected
+    failed: Sequence[ModelFailed]
+    """The models that came to nothing, in the order in which they were asked."""
     judgment: Judgment | None
-    """None where the model's output failed the schema: a dead letter, and a person is told."""
+    """None where no model's output was accepted: a dead letter, and a person is told."""
 
     @property
     def spent(self) -> Spent:
@@ -50,7 +53,7 @@ class Tried:
 
     @property
     def output(self) -> Proposed | None:
-        """The proposal; none where the model's output failed the schema twice, `why` says how."""
+        """The proposal; none where no model's output was accepted, `why` says how."""
         return self.answer.output if isinstance(self.answer, Accepted) else None
 
     @property
@@ -73,15 +76,17 @@ async def attempt(process: Process, customer: Customer, model: str | None) -> Tr
 
     Raises MendableError for a model that is not there, or does not answer.
     """
-    provider = provider_named(process, model)
+    models = models_named(process, model)
     async with http_transport.client() as client:
-        return await attempt_with(process, customer, provider, _sources(process, client))
+        return await attempt_with(
+            process, customer, models, desk_for(process, models[0].name), _sources(process, client)
+        )
 
 
 async def attempt_with(
-    process: Process, customer: Customer, provider: Provider, sources: Mapping[str, LooksUp]
+    process: Process, customer: Customer, models: Sequence[Provider], desk: Desk, sources: Mapping[str, LooksUp]
 ) -> Tried:
-    """The same with a model that is there, and with facts from elsewhere. Raises MendableError."""
+    """The same with models that are there, asked in turn, and with facts from elsewhere. Raises MendableError."""
     now = datetime.now(UTC)
     door = next(iter(process.settings.doors))
     case_id = case_id_of(process.name, door, OBJECT)
@@ -90,13 +95,18 @@ async def attempt_with(
     sealed = process.case.fold(None, change)
     case = process.case.reveal(sealed, keys.unseal)
     facts = await read_facts(process.facts.queries(case), sources)
-    ask = await KnowledgeDesk(process).ask(case, facts)
+    ask = await desk.ask(case, facts)
+    failed: tuple[ModelFailed, ...] = ()
     try:
-        answer = await ask_model(provider, ask)
+        if len(models) == 1:
+            answer = await ask_model(models[0], ask)
+        else:
+            answer, failed = await ask_models(models, process.settings.model.falls_back_on, ask)
     except (PermanentError, LaterError, OutcomeUnknownError) as error:
-        raise MendableError(f"{provider.name} does not answer: {error}") from error
+        asked = " and ".join(model.name for model in models)
+        raise MendableError(f"{asked} does not answer: {error}") from error
     if isinstance(answer, Rejected):
-        return Tried(process=process, looked_up=facts, ask=ask, answer=answer, judgment=None)
+        return Tried(process=process, looked_up=facts, ask=ask, answer=answer, failed=failed, judgment=None)
     question = Question(
         stored=StoredCase(case_id, process.name, door, OBJECT, sealed),
         basis=process.case.basis(sealed) or "",
@@ -109,7 +119,8 @@ async def attempt_with(
         held=False,
         now=now,
     )
-    return Tried(process=process, looked_up=facts, ask=ask, answer=answer, judgment=judge(process, question))
+    judgment = judge(process, question)
+    return Tried(process=process, looked_up=facts, ask=ask, answer=answer, failed=failed, judgment=judgment)
 
 
 def _opening(customer: Customer, now: datetime) -> PlainChange:
@@ -160,18 +171,27 @@ def _sources(process: Process, client: httpx.AsyncClient) -> Mapping[str, LooksU
     return {name: of(source) for name, source in process.settings.sources.items()}
 
 
-def provider_named(process: Process, model: str | None) -> Provider:
-    """The model of that name; none is the one of the settings. Raises MendableError."""
-    settings = Settings(database_url="", kafka_bootstrap="")
+def models_named(process: Process, model: str | None) -> Sequence[Provider]:
+    """The model of that name; none are those of the settings, in their order. Raises MendableError."""
+    settings = _settings()
     try:
-        return provider_of(model or process.first_choice(settings.model), process, settings)
+        return models_of(process, settings) if model is None else [provider_of(model, process, settings)]
     except (ProcessInvalidError, MissingSettingError, PricesInvalidError) as error:
         raise MendableError(str(error)) from error
 
 
 def live_choice(process: Process) -> str:
     """The name of the model that is asked first live, also where a process is its candidate."""
-    return Settings(database_url="", kafka_bootstrap="").model or process.settings.model.default
+    return _settings().model or process.settings.model.default
+
+
+def desk_for(process: Process, model: str) -> Desk:
+    """What the service would show this model as its first choice, or as it stands in the settings."""
+    return desk_without_database(process, model, _settings())
+
+
+def _settings() -> Settings:
+    return Settings(database_url="", kafka_bootstrap="")
 
 
 def told(tried: Tried) -> Json:
@@ -181,6 +201,7 @@ def told(tried: Tried) -> Json:
     return {
         "facts": {name: fact.model_dump(mode="json") for name, fact in tried.looked_up.items()},
         "passages": [passage.id for passage in tried.ask.passages],
+        "failed": [one.model_dump() for one in tried.failed],
         "proposal": None if output is None else output.model_dump(mode="json"),
         "decision": "dead letter" if decision is None else verdict_of(decision),
         "reasons": [] if decision is None else [reason.model_dump() for reason in decision.reasons],

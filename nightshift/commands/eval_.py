@@ -34,7 +34,8 @@ def eval_(
         bool, typer.Option("--candidate", help="Ask the process's candidate, and compare it with what is live.")
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="`nearest`, `claude:<model>` or `ollama:<model>`; else the settings say.")
+        str | None,
+        typer.Option(help="`nearest`, `claude:<model>` or `ollama:<model>`; else the first choice of the settings."),
     ] = None,
     times: Annotated[int, typer.Option(min=1, max=20, help="Ask so often about each; more than 1 shows flicker.")] = 1,
     against: Annotated[
@@ -55,13 +56,14 @@ def eval_(
 ) -> None:
     """Run evals.jsonl of a process through its model and its rules. Nothing is sent, and nothing that runs is needed.
 
+    One model is asked, shown what the service would show it: each of `fallback` needs a record of its own.
     The customer is one of whom the books know nothing: no order, no earlier ticket. Exit code 0: passed; 1: blocked, by
     a floor of process.toml, by an eval that must pass, or by one that was right before and is not accepted. What has no
     record no classifier serves: a changed prompt, model, schema, example or passage waits for it.
     """
     loaded = candidate_of(process_named(process)) if candidate else process_named(process)
     from nightshift.evals import examples, result, run as runs  # noqa: PLC0415  # a model's libraries take seconds to load
-    from nightshift.trial import live_choice, provider_named  # noqa: PLC0415  # as above
+    from nightshift.trial import live_choice, models_named  # noqa: PLC0415  # as above
     from services.classifier.domain.regime import record_of  # noqa: PLC0415  # as above
 
     file = loaded.folder / examples.FILE
@@ -74,7 +76,7 @@ def eval_(
     accepted = frozenset(accept or ())
     if unknown := sorted(accepted - {one.id for one in evals}):
         raise MendableError(f"--accept {unknown[0]}: no eval has this id")
-    provider = provider_named(loaded, model)
+    provider = models_named(loaded, model)[0]
     record = loaded.records / record_of(provider.name)
     live = loaded.folder / record_of(live_choice(loaded)) if candidate else record
     compared_with = against or (live if live.exists() else None)

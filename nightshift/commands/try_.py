@@ -24,7 +24,10 @@ def try_(
     requester: Annotated[str, typer.Option(help="The customer's id, for the facts.")] = "1",
     channel: Annotated[str, typer.Option(help="How it came in.")] = "email",
     model: Annotated[
-        str | None, typer.Option(help="`nearest`, `claude:<model>` or `ollama:<model>`; else the settings say.")
+        str | None,
+        typer.Option(
+            help="Ask `nearest`, `claude:<model>` or `ollama:<model>` alone; else those of the settings in turn."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -47,8 +50,10 @@ def _show(console: Console, tried: "Tried") -> None:
     if tried.ask.passages:
         console.print(Text(f"  knowledge: {', '.join(passage.id for passage in tried.ask.passages)}"))
     console.print(Text("proposal", "bold"))
+    for one in tried.failed:
+        console.print(Text(f"  {one.model} came to nothing ({one.code})", "red"))
     if tried.output is None:
-        console.print(Text(f"  none: the model's output failed the schema twice ({tried.why})", "red"))
+        console.print(Text(f"  none: {tried.why}", "red"))
     else:
         for name, value in tried.output.model_dump(mode="json", exclude_none=True).items():
             for number, line in enumerate(str(value).splitlines() or [""]):

@@ -11,7 +11,7 @@ from contracts.decision import verdict_of
 from nightshift.evals.examples import Eval
 from nightshift.evals.result import Answered, Result, Row
 from nightshift.progress import Progress, silent
-from nightshift.trial import Customer, Tried, attempt_with
+from nightshift.trial import Customer, Tried, attempt_with, desk_for
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.ports import Provider
 from services.runtime.process import Process
@@ -41,12 +41,14 @@ async def run_evals(
 ) -> Ran:
     """Ask `times` about each eval. Raises MendableError for a model that does not answer."""
     sources = dict.fromkeys(process.settings.sources, _NoRows())
+    desk = desk_for(process, provider.name)
     free, done = asyncio.Semaphore(AT_ONCE), 0
 
     async def tried(one: Eval) -> Tried:
         nonlocal done
         async with free:
-            answer = await attempt_with(process, Customer(text=one.text, subject=one.subject), provider, sources)
+            customer = Customer(text=one.text, subject=one.subject)
+            answer = await attempt_with(process, customer, [provider], desk, sources)
         done += 1
         progress("evals", done, len(evals) * times)
         return answer

@@ -23,6 +23,7 @@ from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.doors import PacedReads
 from services.classifier.outbound.nearest import NAME, Nearest
 from services.classifier.outbound.passages import PassageIndex
+from services.classifier.outbound.passages_in_memory import PassagesInMemory
 from services.classifier.outbound.patient import PatientProvider
 from services.classifier.outbound.price_list import known_models, price_of
 from services.classifier.ports import Budget, Finds, Provider
@@ -109,8 +110,19 @@ async def run() -> None:
 
 def models_of(process: Process, settings: Settings) -> list[PatientProvider]:
     """The models of a process in the order in which they are asked. Raises what provider_of raises."""
-    names = dict.fromkeys([process.first_choice(settings.model), *process.settings.model.fallback])
-    return [PatientProvider(provider_of(name, process, settings)) for name in names]
+    return [PatientProvider(provider_of(name, process, settings)) for name in _names_of(process, settings)]
+
+
+def _names_of(process: Process, settings: Settings) -> list[str]:
+    return list(dict.fromkeys([process.first_choice(settings.model), *process.settings.model.fallback]))
+
+
+def desk_without_database(process: Process, model: str, settings: Settings) -> KnowledgeDesk:
+    """Shows a model what the service would show it, as it is asked in the settings, or as a first choice."""
+    names = _names_of(process, settings)
+    asked = names if model in names else [model, *process.settings.model.fallback]
+    library = library_of(process)
+    return KnowledgeDesk(process, PassagesInMemory(library, process.settings.retrieval) if _searches(asked) else None)
 
 
 def provider_of(name: str, process: Process, settings: Settings) -> Provider:
@@ -230,11 +242,15 @@ def shadow_worker(shadowing: Shadowing, wake: Wake, woken_after: Sequence[Wake])
 
 
 def _finds(models: Sequence[Provider], process: Process, database: Database) -> Finds | None:
-    """`nearest` answers by label, and so are its passages found, in memory; a search finds it no better ones."""
-    if all(model.name == NAME for model in models):
+    if not _searches([model.name for model in models]):
         return None
     name = process.name if process.own is None else f"{process.name}/{CANDIDATE}"
     return PassageIndex(database, name, library_of(process), process.settings.retrieval)
+
+
+def _searches(models: Sequence[str]) -> bool:
+    """`nearest` answers by label, and so are its passages found, in memory; a search finds it no better ones."""
+    return any(name != NAME for name in models)
 
 
 def _worker(

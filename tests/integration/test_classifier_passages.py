@@ -1,4 +1,4 @@
-"""Passages in Postgres: what is written, and what is found."""
+"""Passages in Postgres: what is written, and what is found; and that a search without it finds the same."""
 
 import asyncio
 import os
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from contracts.knowledge import Passage, Question
+from nightshift.evals.examples import FILE, read as read_evals
 from services.classifier.app import _finds
+from services.classifier.domain.examples import parse
 from services.classifier.domain.knowledge import words_of
 from services.classifier.domain.words import terms_of
 from services.classifier.outbound import indexing
@@ -19,12 +21,14 @@ from services.classifier.outbound.embeddings import WordLlamaEmbedder
 from services.classifier.outbound.indexing import Written
 from services.classifier.outbound.nearest import Nearest
 from services.classifier.outbound.passages import WRITTEN_AGAIN_SECONDS, PassageIndex
+from services.classifier.outbound.passages_in_memory import PassagesInMemory
 from services.runtime.postgres import Database, connect
 from services.runtime.process import Retrieval, load
 from tests.conftest import MigratedDatabase
 from tests.fakes.anthropic import FakeAnthropic
 from tests.unit.support.tickets import created, facts, revealed
 
+SUPPORT = load("support").folder
 EMBEDDER = WordLlamaEmbedder()
 WANTED = 30
 
@@ -257,6 +261,26 @@ async def test_what_another_version_wrote_is_written_again_but_not_at_once(datab
     found += [(await ours.find(question)).index_version for _ in range(2)]
 
     assert found == [another, another, own, own]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [load("support").settings.retrieval, Retrieval(), Retrieval(words=1, meaning=0, labels=0), Retrieval(labels=0)],
+    ids=["shipped", "all alike", "words", "words and meaning"],
+)
+async def test_what_is_found_without_a_database_is_what_postgres_finds(database: Database, settings: Retrieval) -> None:
+    library = library_of(load("support"))
+    there, here = PassageIndex(database, "support", library, settings), PassagesInMemory(library, settings)
+    evals = [(one.text, "en") for one in read_evals(SUPPORT / FILE, load("support").Proposal)]
+    examples = [(one.text, one.language) for one in parse((SUPPORT / "examples.jsonl").read_text())]
+    asked = [
+        Question(text=text, brand=brand, language=language)
+        for text, language in [*evals, *examples[::7], ("Wo ist meine Bestellung?", "de"), ("", "en"), ("€", "fr")]
+        for brand in (None, "kids")
+    ]
+
+    for question in asked:
+        assert await here.find(question) == await there.find(question), question
 
 
 def test_whatever_reads_passages_searches_and_nearest_alone_finds_in_memory(database: Database) -> None:

@@ -62,7 +62,7 @@ async def ask_models(
     models: Sequence[Provider],
     falls_back_on: Collection[FallsBackOn],
     ask: Ask,
-    purse: Purse,
+    purse: Purse | None = None,
     *,
     may_call: Callable[[], Awaitable[None]] = always,
 ) -> tuple[Accepted | Rejected, tuple[ModelFailed, ...]]:
@@ -106,7 +106,7 @@ async def _without_answer(
     rejected: Sequence[Rejected],
     later: Sequence[LaterError],
     never: Sequence[PermanentError],
-    purse: Purse,
+    purse: Purse | None,
 ) -> Rejected:
     if _said_something(rejected) or (rejected and not later):
         last = rejected[-1]
@@ -114,7 +114,8 @@ async def _without_answer(
     if later:
         soonest = min(later, key=lambda error: error.seconds)
         raise NobodyAnsweredError(soonest, failed) from soonest
-    await purse.look()
+    if purse is not None:
+        await purse.look()
     return Rejected(never[-1].code, _told(str(never[-1]), failed), with_earlier(Spent(attempts=len(never)), purse))
 
 

@@ -36,7 +36,7 @@ class Library:
         self.passages = tuple(
             knowledge.parse(file.stem, file.read_text(encoding="utf-8")) for file in sorted(passages.glob("*.md"))
         )
-        self._vectors = embedder.embed([knowledge.words_of(passage) for passage in self.passages])
+        self.vectors = embedder.embed([knowledge.words_of(passage) for passage in self.passages])
         self.index_version = knowledge.index_version(embedder.name, self.passages)
         self.vote: Callable[[str], Vote] = lru_cache(maxsize=VOTES_KEPT_MAX)(self._vote)
         """What the nearest examples say about a text; asked for the passages, and again by `nearest`."""
@@ -48,7 +48,7 @@ class Library:
         """By label and meaning. Never waits."""
         passages = knowledge.choose(
             self.passages,
-            self._vectors,
+            self.vectors,
             self.embedder.embed([question.text])[0],
             question,
             self.vote(question.text).shares,

@@ -84,8 +84,7 @@ class PassageIndex:
         self._library = library
         self._settings = settings
         self._clock = clock
-        known = f"{library.index_version} {STEMMER} {settings.model_dump_json()}"
-        self._version = sha256(known.encode()).hexdigest()
+        self._version = version_of(library, settings)
         self._writing = asyncio.Lock()
         self._written_at = -math.inf
         self._is_ours = False
@@ -120,6 +119,11 @@ class PassageIndex:
                     b=self._settings.b,
                 )
             self._written_at = self._clock()
+
+
+def version_of(library: Library, settings: Retrieval) -> str:
+    """Digest of everything that decides which passages are found."""
+    return sha256(f"{library.index_version} {STEMMER} {settings.model_dump_json()}".encode()).hexdigest()
 
 
 async def search(
