@@ -2,17 +2,25 @@
 
 import tomllib
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+_ZONES = timedelta(days=1)
+"""Somewhere it is tomorrow already."""
 _MILLION = Decimal(1_000_000)
+_RATE_MAX = 1_000_000
+"""Of any token, far beyond any model: what is dearer is a slip of the pen."""
+_NO_DAY = "is no day: write one as 2026-11-27"
 _MENDS = {
     "extra_forbidden": "is no field of a price: take it out, or write it as one of the shipped prices.toml",
     "missing": "is missing: add it",
     "greater_than_equal": "is negative: a price is 0 or more US dollars per million tokens",
+    "less_than_equal": f"is no price: it is {_RATE_MAX} US dollars per million tokens at most",
+    "date_from_datetime_parsing": _NO_DAY,
+    "date_from_datetime_inexact": _NO_DAY,
 }
 """By pydantic's type of error; others are told in pydantic's words."""
 
@@ -46,10 +54,10 @@ class ModelEndedError(PricesInvalidError):
 class _Rates(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: Decimal = Field(ge=0)
-    output: Decimal = Field(ge=0)
-    cache_write: Decimal = Field(ge=0)
-    cache_read: Decimal = Field(ge=0)
+    input: Decimal = Field(ge=0, le=_RATE_MAX)
+    output: Decimal = Field(ge=0, le=_RATE_MAX)
+    cache_write: Decimal = Field(ge=0, le=_RATE_MAX)
+    cache_read: Decimal = Field(ge=0, le=_RATE_MAX)
 
 
 class _LongRates(_Rates):
@@ -113,21 +121,31 @@ class PriceList(BaseModel):
         return ", ".join(["one of " + ", ".join(alive), *(f"any of {vendor}" for vendor in sorted(self.vendors))])
 
 
-def parse(text: str, name: str) -> PriceList:
-    """`name` is what errors call the list. Raises PricesInvalidError."""
+def parse(text: str, name: str, *, today: date | None = None) -> PriceList:
+    """`name` is what errors call the list; with `today` one of a later day is refused. Raises PricesInvalidError."""
     try:
-        return PriceList.model_validate(tomllib.loads(text))
+        read = PriceList.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise PricesInvalidError(f"{name} is no TOML: {error}") from error
+    except RecursionError as error:
+        raise PricesInvalidError(f"{name} is no price list, it nests too deeply: write it as prices.toml is") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         path = tuple(map(str, first["loc"]))
         what = _MENDS.get(first["type"], f"cannot be read: {first['msg']}")
         raise PricesInvalidError(f"{name}, line {_line_of(text, path)}: {'.'.join(path)} {what}") from error
+    if today is not None and read.as_of > today + _ZONES:
+        raise PricesInvalidError(
+            f"{name}, line {_line_of(text, ('as_of',))}: as_of is {read.as_of}, which is still to come: write the day "
+            "on which you looked the prices up"
+        )
+    return read
 
 
 def _line_of(text: str, path: Sequence[str]) -> int:
-    """Where a field stands; of one that is missing, where the table begins that it belongs to."""
+    """Where a field stands; of one that is missing, where the table begins that it belongs to, or the file."""
+    if not path:
+        return 1
     lines = text.splitlines()
     for number in range(1, len(lines) + 1):
         try:

@@ -12,7 +12,7 @@ from services.runtime import outside
 def prices(own: str | None = None) -> PriceList:
     """What `own`, a list of the same form, says goes before what is shipped. Raises PricesInvalidError."""
     shipped = parse((Path(__file__).parent / "prices.toml").read_text(encoding="utf-8"), "prices.toml")
-    return shipped if own is None else shipped.under(parse(own, "NIGHTSHIFT_PRICES"))
+    return shipped if own is None else shipped.under(parse(own, "NIGHTSHIFT_PRICES", today=_today()))
 
 
 def price_of(vendor: str, model: str, own: str | None) -> Price:

@@ -1,6 +1,6 @@
 """What models cost is known, dated, and counted at its worst; a slip of the pen is refused by its line."""
 
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -33,6 +33,10 @@ def test_a_list_of_ones_own_goes_before_the_shipped_one() -> None:
         ('output = "2"', 'output = "two"', 5, "models.claude-of-mine.output cannot be read"),
         ('output = "2"', "output = nan", 5, "models.claude-of-mine.output cannot be read"),
         ("as_of = 2026-11-27", "", 1, "as_of is missing"),
+        (OWN, "", 1, "as_of is missing: add it"),
+        ("as_of = 2026-11-27", 'as_of = "today"', 1, "as_of is no day: write one as 2026-11-27"),
+        ("as_of = 2026-11-27", "as_of = 2026-11-27T10:00:00", 1, "as_of is no day"),
+        ('input = "1"', 'input = "1e999999"', 4, "models.claude-of-mine.input is no price: it is 1000000 US dollars"),
         ("[models.claude-of-mine]", "[model.claude-of-mine]", 1, "models is missing"),
         ('cache_read = "0.2" }', 'cache_read = "-2" }', 8, "models.claude-of-mine.long.cache_read is negative"),
     ],
@@ -49,6 +53,24 @@ def test_a_price_that_cannot_be_counted_with_is_refused_with_its_line(
 def test_a_list_that_is_no_toml_is_refused_with_its_line() -> None:
     with pytest.raises(PricesInvalidError, match=r"mine\.toml is no TOML: .*line 3"):
         parse(OWN.replace("[models.claude-of-mine]", "[models.claude-of-mine"), "mine.toml")
+
+
+def test_a_list_that_nests_without_end_is_refused() -> None:
+    with pytest.raises(PricesInvalidError, match=r"mine\.toml is no price list, it nests too deeply"):
+        parse("a = " + "[" * 5000, "mine.toml")
+
+
+def test_a_list_of_a_day_that_is_still_to_come_is_refused_with_its_line() -> None:
+    day = date(2026, 11, 27)
+
+    for today in (day, day - timedelta(days=1)):  # where it is written it may be tomorrow already
+        assert parse(OWN, "mine.toml", today=today).as_of == day
+    with pytest.raises(
+        PricesInvalidError, match=r"mine\.toml, line 1: as_of is 2026-11-27, .*: write the day on which"
+    ):
+        parse(OWN, "mine.toml", today=day - timedelta(days=2))
+    with pytest.raises(PricesInvalidError, match="9999-01-01"):
+        prices(OWN.replace("2026-11-27", "9999-01-01"))
 
 
 @pytest.mark.parametrize(("sent", "most"), [(1000, "0.0019"), (1001, "0.0043035")])
