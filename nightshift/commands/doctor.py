@@ -2,13 +2,16 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from nightshift.doctor import Finding, examine
 from nightshift.reach import Json, State, as_json, run
+
+if TYPE_CHECKING:
+    from nightshift.doctor import Finding
 
 app = typer.Typer()
 
@@ -25,7 +28,9 @@ def doctor(state: State, *, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-async def _examine(state: Path, *, say: bool) -> list[Finding]:
+async def _examine(state: Path, *, say: bool) -> "list[Finding]":
+    from nightshift.doctor import examine  # noqa: PLC0415  # a model's libraries take seconds to load
+
     console = Console(soft_wrap=True)
     findings = []
     async for finding in examine(state):

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nightshift import MendableError
-from nightshift.doctor import machine, outside
+from nightshift.doctor import machine, models, outside
 from nightshift.doctor.verdict import Level, Place
 from nightshift.stack import running
 
-CHECKS = {**machine.CHECKS, **outside.CHECKS}
+CHECKS = {**machine.CHECKS, **outside.CHECKS, **models.CHECKS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ async def the_database(place: Place) -> list[Verdict]:
                 return [*verdicts, Verdict("problem", text, "`nightshift up` applies them")]
             verdicts += fine("every migration is applied")
             verdicts += await _months(connection)
-            for process in _loadable():
+            for process in loadable():
                 verdicts += await _switch(connection, process)
                 verdicts += await _regimes(connection, process)
                 verdicts += await _modes(connection, process)
@@ -202,7 +202,7 @@ async def settings(_: Place) -> list[Verdict]:
 async def webhook_secrets(_: Place) -> list[Verdict]:
     """Every door that is signed has its secret; one that is not set is told by `settings`."""
     verdicts = []
-    for process in _loadable():
+    for process in loadable():
         for name, door in process.settings.doors.items():
             if door.scheme == "none":
                 text = f"{process.name}/{name} takes unsigned webhooks from anybody"
@@ -278,7 +278,7 @@ async def telling(_: Place) -> list[Verdict]:
     return verdicts or fine("somebody is told of what needs a person")
 
 
-def _loadable() -> list[Process]:
+def loadable() -> list[Process]:
     """None when one cannot be loaded, which is said elsewhere."""
     with contextlib.suppress(MendableError):
         return _processes()

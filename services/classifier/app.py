@@ -110,16 +110,17 @@ async def run() -> None:
 
 def models_of(process: Process, settings: Settings) -> list[PatientProvider]:
     """The models of a process in the order in which they are asked. Raises what provider_of raises."""
-    return [PatientProvider(provider_of(name, process, settings)) for name in _names_of(process, settings)]
+    return [PatientProvider(provider_of(name, process, settings)) for name in names_of(process, settings)]
 
 
-def _names_of(process: Process, settings: Settings) -> list[str]:
+def names_of(process: Process, settings: Settings) -> list[str]:
+    """The first choice, then each fallback."""
     return list(dict.fromkeys([process.first_choice(settings.model), *process.settings.model.fallback]))
 
 
 def desk_without_database(process: Process, model: str, settings: Settings) -> KnowledgeDesk:
     """Shows a model what the service would show it, as it is asked in the settings, or as a first choice."""
-    names = _names_of(process, settings)
+    names = names_of(process, settings)
     asked = names if model in names else [model, *process.settings.model.fallback]
     library = library_of(process)
     return KnowledgeDesk(process, PassagesInMemory(library, process.settings.retrieval) if _searches(asked) else None)

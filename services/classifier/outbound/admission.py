@@ -39,7 +39,7 @@ class Admission:
         """`regimes` by model: each needs its own record."""
         self._database = database
         self._process = process.name
-        recorded = _recorded(process.records)
+        recorded = recorded_regimes(process.records)
         self._unrecorded = {model: regime for model, regime in regimes.items() if regime not in recorded}
         self._given = not self._unrecorded
         for model in regimes:
@@ -74,7 +74,7 @@ class Admission:
         self._given = given
 
 
-def _recorded(folder: Path) -> frozenset[str]:
+def recorded_regimes(folder: Path) -> frozenset[str]:
     """The regimes that passed, by the records that lie in a process's folder."""
     found = set[str]()
     for file in sorted(folder.glob(RECORDS)):

@@ -24,6 +24,8 @@ What becomes of a failure, beside those of a status (model_failures.py):
 import asyncio
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from typing import Final, Literal
@@ -102,26 +104,25 @@ class Ollama:
         finally:
             self._turns.release()
 
+    async def look_up(self) -> None:
+        """See whether the server is there and has the model; it is not asked. Raises LaterError, PermanentError."""
+        with _telling():
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._look_up()
+
+    async def _look_up(self) -> None:
+        shown = _Shown.model_validate_json(await self._post("/api/show", {"model": self._model}))
+        self._context_tokens = min(self._context_tokens, shown.context_tokens or self._context_tokens)
+        self._is_looked_up = True
+
     async def _asked(self, ask: Ask) -> Answer:
         started = time.perf_counter()
-        try:
+        with _telling():
             async with asyncio.timeout(self._timeout_seconds):  # the client's own limit is one of each step
                 if not self._is_looked_up:
-                    shown = _Shown.model_validate_json(await self._post("/api/show", {"model": self._model}))
-                    self._context_tokens = min(self._context_tokens, shown.context_tokens or self._context_tokens)
-                    self._is_looked_up = True
+                    await self._look_up()
                 sent = self._fitting(ask)
                 chat = _Chat.model_validate_json(await self._post("/api/chat", self._body(ask)))
-        except _NEVER_SENT as error:
-            raise LaterError("model_unreachable", _UNREACHABLE, seconds=RETRY_DEFAULT_SECONDS) from error
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise AnswerLostError(
-                "model_timeout", "the model did not answer in time", seconds=RETRY_DEFAULT_SECONDS
-            ) from error
-        except httpx.HTTPError as error:
-            raise AnswerLostError("model_unreachable", _UNREACHABLE, seconds=RETRY_DEFAULT_SECONDS) from error
-        except ValidationError:
-            raise _unreadable() from None  # the cause quotes the other side's words
         answer = self._answer(chat, started)
         if chat.prompt_eval_count * BYTES_A_TOKEN_MAX < sent - FRAME_TOKENS_MAX:
             raise RefusedError(
@@ -201,6 +202,23 @@ class Ollama:
 
 
 _UNREACHABLE: Final = "the model cannot be reached"
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """What goes wrong on the wire and at its other end, as the failure that it is."""
+    try:
+        yield
+    except _NEVER_SENT as error:
+        raise LaterError("model_unreachable", _UNREACHABLE, seconds=RETRY_DEFAULT_SECONDS) from error
+    except (httpx.TimeoutException, TimeoutError) as error:
+        raise AnswerLostError(
+            "model_timeout", "the model did not answer in time", seconds=RETRY_DEFAULT_SECONDS
+        ) from error
+    except httpx.HTTPError as error:
+        raise AnswerLostError("model_unreachable", _UNREACHABLE, seconds=RETRY_DEFAULT_SECONDS) from error
+    except ValidationError:
+        raise _unreadable() from None  # the cause quotes the other side's words
 
 
 class _Shown(BaseModel):
