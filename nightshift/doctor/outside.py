@@ -191,7 +191,7 @@ async def process_files(_: Place) -> list[Verdict]:
 
 async def settings(_: Place) -> list[Verdict]:
     """The services find every setting that they need, all that are missing named at once."""
-    if not (missing := missing_settings(_loadable())):
+    if not (missing := missing_settings(loadable())):
         return fine("all that the services need are set")
     live = any(named_setting(setting) for setting in ZENDESK)
     mend = "set each, or NAME_FILE to the path of a file that holds it; the demo needs none of them"

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
+import asyncpg
 import httpx
 import pytest
 from prometheus_client import REGISTRY
@@ -144,6 +145,27 @@ async def test_a_budget_that_is_used_up_is_told_once_and_is_over_when_its_ceilin
     assert "the next call to claude:claude-sonnet-5-5 (for support:zendesk:42) can take 0.08" in message
     assert "support:zendesk:17 took most, 3.1" in message
     assert [(cause.kind, cause.count) for cause in causes] == [("budget", 1)]
+    assert await bench.causes() == []
+
+
+async def test_a_process_that_is_not_served_is_told_once_and_is_over_when_a_person_admits_it(
+    bench: Bench, migrated: MigratedDatabase
+) -> None:
+    admin = await asyncpg.connect(migrated.admin_url)
+    waits = "INSERT INTO control.regimes (process, model, regime) VALUES ('support', 'claude:m', $1)"
+    await admin.executemany(waits, [("new",), ("of another version",)])
+    teller = bench.teller()
+
+    for _ in range(2):
+        await teller.look()
+    await admin.execute("UPDATE control.regimes SET admitted_at = now()")
+    during = await bench.causes()
+    await teller.look()
+    await admin.close()
+
+    (message,) = told(bench.duty)
+    assert "support: not served, for claude:m has no passed eval on record; its cases wait, since" in message
+    assert [(cause.kind, cause.work) for cause in during] == [("regime", "claude:m")]
     assert await bench.causes() == []
 
 

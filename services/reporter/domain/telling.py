@@ -122,6 +122,8 @@ def _what(cause: Cause) -> str:
             return f"{cause.count} case{many} held for a person, and nobody has come"
         case "approval":
             return f"{cause.count} approval{many} without an answer"
+        case "regime":
+            return f"not served, for {cause.work} has no passed eval on record; its cases wait"
         case "budget":
             whose = "the day's" if cause.work == "day" else "the whole"
             return f"{whose} budget for models is used up, and what needs one waits: {cause.detail}"

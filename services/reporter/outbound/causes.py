@@ -52,6 +52,14 @@ JOIN reporter.projections a ON a.kind = 'approval' AND a.state = 'waiting' AND a
 LATERAL (SELECT (a.row ->> 'due_at')::timestamptz AS due_at) due
 GROUP BY 1
 """
+_REGIMES = """
+SELECT r.process, 'regime' AS kind, 'classifier' AS service, r.model AS work, 'no_passed_eval' AS code,
+       1 AS count, r.since, min(s.at) AS due_at
+FROM (SELECT process, model, min(since) AS since FROM control.live_regimes WHERE admitted_at IS NULL GROUP BY 1, 2) r
+LEFT JOIN reporter.projections s ON s.kind = 'sla' AND s.state = 'waiting' AND s.process = r.process
+    AND s.at > clock_timestamp()
+GROUP BY r.process, r.model, r.since
+"""
 _BUDGETS = """
 SELECT row::text FROM reporter.projections
 WHERE kind = 'budget' AND (state = 'total' OR at >= date_trunc('day', clock_timestamp(), 'UTC'))
@@ -125,6 +133,7 @@ class PostgresCauses:
             held = list(self._held), list(self._held.values())
             rows += await connection.fetch(_HELD, *held, timedelta(days=HELD_DAYS_MAX))
             rows += await connection.fetch(_APPROVALS, *held)
+            rows += await connection.fetch(_REGIMES)
             found = [Cause(**row) for row in rows]
             budgets = [BudgetRow.model_validate_json(text) for (text,) in await connection.fetch(_BUDGETS)]
             found += [_used_up(budget) for budget in budgets if self._is_in_force(budget)]
