@@ -13,7 +13,6 @@ from services.classifier.app import desk_without_database, names_of, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.outbound.admission import recorded_regimes
-from services.classifier.outbound.ollama import Ollama
 from services.runtime.config import MissingSettingError
 from services.runtime.process import Process, ProcessInvalidError
 
@@ -34,8 +33,7 @@ async def models(place: Place) -> list[Verdict]:
 async def _model(place: Place, process: Process, name: str, settings: Settings) -> list[Verdict]:
     try:
         provider = provider_of(name, process, settings)
-        if isinstance(provider, Ollama):
-            await provider.look_up()
+        weights = await provider.weights()
     except MissingSettingError as error:
         return [Verdict("problem", f"{process.name} cannot ask {name}", str(error))]
     except (ProcessInvalidError, PricesInvalidError) as error:
@@ -44,7 +42,7 @@ async def _model(place: Place, process: Process, name: str, settings: Settings) 
     except (PermanentError, LaterError) as error:
         mend = "start Ollama and get the model (`ollama pull`), or correct NIGHTSHIFT_OLLAMA_URL"
         return [Verdict("problem", f"{process.name} cannot ask {name}: {error}", mend)]
-    regime = desk_without_database(process, name, settings).regime(name)
+    regime = desk_without_database(process, name, settings).regime(name, weights)
     if regime in recorded_regimes(process.folder) or await _is_admitted(place, process, regime):
         return fine(f"{process.name} may ask {name}")
     mend = (

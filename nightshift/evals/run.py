@@ -8,6 +8,8 @@ from decimal import Decimal
 
 from contracts.base import Json
 from contracts.decision import verdict_of
+from contracts.failures import LaterError, PermanentError
+from nightshift import MendableError
 from nightshift.evals.examples import Eval
 from nightshift.evals.result import Answered, Result, Row
 from nightshift.progress import Progress, silent
@@ -42,6 +44,10 @@ async def run_evals(
     """Ask `times` about each eval. Raises MendableError for a model that does not answer."""
     sources = dict.fromkeys(process.settings.sources, _NoRows())
     desk = desk_for(process, provider.name)
+    try:
+        weights = await provider.weights()
+    except (LaterError, PermanentError) as error:
+        raise MendableError(f"{provider.name} does not answer: {error}") from error
     free, done = asyncio.Semaphore(AT_ONCE), 0
 
     async def tried(one: Eval) -> Tried:
@@ -60,7 +66,7 @@ async def run_evals(
     result = Result(
         process=process.name,
         model=provider.name,
-        regime=KnowledgeDesk(process).regime(provider.name),
+        regime=KnowledgeDesk(process).regime(provider.name, weights),
         evals=digest_of(evals),
         times=times,
         cost_usd=sum((one.spent.cost_usd for one in everything), start=Decimal(0)),

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import httpx
 
@@ -17,7 +18,7 @@ from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.handlers.shadow import SHADOW, Shadowing
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
 from services.classifier.outbound import ollama
-from services.classifier.outbound.admission import Admission
+from services.classifier.outbound.admission import Admission, AdmittedProvider
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.doors import PacedReads
@@ -61,14 +62,19 @@ async def run() -> None:
         relay = Relay(database, "classifier", producer, publishing)
         models = {name: models_of(process, settings) for name, process in processes.items()}
         budgets = {name: PostgresBudget(database, process) for name, process in processes.items()}
-        admissions = {
-            name: Admission(database, process, _regimes(process, models[name])) for name, process in processes.items()
-        }
+        admissions = {name: _admission(database, process, models[name]) for name, process in processes.items()}
         workers = [
             worker
             for name, process in processes.items()
             for worker in _workers(
-                process, models[name], budgets[name], admissions[name], settings, database, client, publishing
+                process,
+                [AdmittedProvider(model, admissions[name]) for model in models[name]],
+                budgets[name],
+                admissions[name],
+                settings,
+                database,
+                client,
+                publishing,
             )
         ]
         inbox = Inbox(database, "classifier", handlers(processes))
@@ -164,10 +170,16 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
     )
 
 
-def _regimes(process: Process, models: Sequence[Provider]) -> dict[str, str]:
-    """By the name of each model that may answer."""
+def _admission(database: Database, process: Process, models: Sequence[Provider]) -> Admission:
+    """Of each model that may answer; what a tag of Ollama stands for only its machine knows."""
     desk = KnowledgeDesk(process)
-    return {model.name: desk.regime(model.name) for model in models}
+
+    async def found(model: Provider) -> str:
+        return desk.regime(model.name, await model.weights())
+
+    pulled = [model for model in models if model.name.startswith(f"{ollama.VENDOR}:")]
+    regimes = {model.name: desk.regime(model.name) for model in models if model not in pulled}
+    return Admission(database, process, regimes, {model.name: partial(found, model) for model in pulled})
 
 
 def _workers(

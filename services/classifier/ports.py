@@ -106,6 +106,12 @@ class Provider(Protocol):
         Raises LaterError where it is in vain now, PermanentError where it always is.
         """
 
+    async def weights(self) -> str | None:
+        """Digest of what the name stands for now; none where it always stands for the same.
+
+        Raises LaterError, PermanentError.
+        """
+
     async def propose(self, ask: Ask) -> Answer:
         """Answer with JSON of the asked schema. Raises the failures of contracts.failures, AnswerLostError."""
 

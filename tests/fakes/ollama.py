@@ -26,6 +26,8 @@ class FakeOllama:
     requests: list[dict[str, Any]] = field(default_factory=list)
     """Of /api/chat."""
     looked_up: int = 0
+    tags: dict[str, str] = field(default_factory=lambda: {"m:1b": "sha-1", "latest-one:latest": "sha-2"})
+    """The models that it has, each with its digest."""
 
     def ollama(self, *, model: str = "m:1b", context_tokens: int = 32768, own_prices: str | None = None) -> Ollama:
         """A provider that asks it."""
@@ -40,13 +42,15 @@ class FakeOllama:
         )
 
     def handle(self, request: httpx.Request) -> httpx.Response:
-        asked = json.loads(request.content)
         if self.fails is not None:
             raise self.fails("the wire broke", request=request)
         if self.body is not None:
             return httpx.Response(self.status, headers=self.headers, content=self.body)
         if self.status != httpx.codes.OK:
             return httpx.Response(self.status, headers=self.headers, json={"error": "quotes the customer"})
+        if request.url.path == "/api/tags":
+            return httpx.Response(200, json={"models": [{"name": name, "digest": d} for name, d in self.tags.items()]})
+        asked = json.loads(request.content)
         if request.url.path == "/api/show":
             self.looked_up += 1
             told = {} if self.trained_tokens is None else {"m.context_length": self.trained_tokens}

@@ -55,6 +55,9 @@ class ScriptedModel:
         del ask
         return self.worst
 
+    async def weights(self) -> None:
+        """It has none."""
+
     async def propose(self, ask: Ask) -> Answer:
         self.asked.append(ask)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

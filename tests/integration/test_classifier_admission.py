@@ -1,5 +1,6 @@
 """What changed in how a model is asked is served once its evals passed, or once a person lets it."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -12,16 +13,21 @@ from prometheus_client import REGISTRY
 from contracts.envelope import decode
 from contracts.events.control import RegimeAdmitted
 from contracts.events.proposals import ProposalMade
+from contracts.failures import LaterError, PermanentError
 from services.classifier.domain.regime import record_of
-from services.classifier.outbound.admission import Admission
+from services.classifier.outbound.admission import Admission, AdmittedProvider
+from services.classifier.outbound.desk import KnowledgeDesk
 from services.runtime.health import STALLED_SECONDS, progress_of
 from services.runtime.postgres import connect
+from services.runtime.process import load
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import tiny
 from tests.fakes.admitted import admitted
-from tests.fakes.proposing import Bench, bench
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.proposing import GOOD, Bench, ScriptedModel, bench
 
 MODEL, NEW, OLD = "claude:claude-haiku-4-5", "new", "old"
+OLLAMA = "ollama:m:1b"
 
 
 @pytest.fixture
@@ -124,6 +130,65 @@ async def test_each_of_several_models_needs_its_own(desk: Bench, migrated: Migra
     assert admission(desk, nearest="one", claude="two", ollama="three").given() is False
     record(desk, "ollama", "three")
     assert admission(desk, nearest="one", claude="two", ollama="three").given() is True
+
+
+async def test_a_model_whose_machine_is_away_is_not_asked_and_the_others_are(desk: Bench) -> None:
+    there = dict[str, str]()
+
+    async def found() -> str:
+        if (regime := there.get(OLLAMA)) is None:
+            raise LaterError("model_unreachable", "away", seconds=15)
+        return regime
+
+    record(desk, MODEL, NEW)
+    record(desk, OLLAMA, "its weights")
+    gate = Admission(desk.database, desk.process, {MODEL: NEW}, {OLLAMA: found})
+    fallback = ScriptedModel(name=OLLAMA)
+    desk.model.name, desk.model.answers = MODEL, [PermanentError("model_key_rejected", "401")]
+    desk.provider, desk.fallback = AdmittedProvider(desk.model, gate), [AdmittedProvider(fallback, gate)]
+    desk.worker = desk.new_worker()
+    desk.worker.may_claim = gate.given
+    await desk.hear(desk.outside.says("1"))
+
+    for _ in range(2):
+        await gate.look()
+        await desk.worker.step()
+        await desk.hurry()
+    while_away = len(desk.model.asked), len(fallback.asked), gate.given()
+    there[OLLAMA] = "its weights"
+    await gate.look()
+    await desk.worker.step()
+
+    assert while_away == (2, 0, True)
+    [made] = [event.data for event in await desk.said(ProposalMade)]
+    assert isinstance(made, ProposalMade)
+    assert [(one.model, one.code) for one in made.failed] == [(MODEL, "model_key_rejected")]
+    assert len(fallback.asked) == 1
+
+
+async def test_a_tag_that_was_pulled_anew_waits_for_its_evals(desk: Bench) -> None:
+    pulled = FakeOllama(GOOD)
+    model, known = pulled.ollama(), KnowledgeDesk(load("support"))
+    record(desk, OLLAMA, known.regime(OLLAMA, "sha-1"))
+    process = replace(load("support"), folder=desk.process.folder)
+
+    async def served() -> bool:
+        async def found() -> str:
+            return known.regime(OLLAMA, await model.weights())
+
+        gate = Admission(desk.database, process, {}, {OLLAMA: found})
+        await gate.look()
+        with contextlib.suppress(LaterError):
+            gate.check(OLLAMA)
+            return gate.given()
+        return False
+
+    before = await served()
+    pulled.tags["m:1b"] = "sha-of-other-weights"
+
+    assert (before, await served()) == (True, False)
+    assert await live(desk) == [(known.regime(OLLAMA, "sha-of-other-weights"), None)]
+    assert pulled.requests == []
 
 
 async def test_whose_work_waits_to_be_admitted_is_well(desk: Bench) -> None:

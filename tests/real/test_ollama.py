@@ -123,3 +123,11 @@ async def test_it_refuses_what_does_not_fit_where_it_is_told_not_to_cut(url: str
         answer = await client.post(f"{url}/api/chat", json=small)
 
     assert (answer.status_code, "exceed" in answer.text, "context" in answer.text) == (400, True, True)
+
+
+async def test_it_names_the_digest_of_what_a_tag_stands_for(url: str, model: str) -> None:
+    weights = await ollama(url, model).weights()
+
+    assert len(bytes.fromhex(weights.removeprefix("sha256:"))) == 32
+    with pytest.raises(PermanentError, match="ollama pull nobodys-model:1b"):
+        await ollama(url, "nobodys-model:1b").weights()

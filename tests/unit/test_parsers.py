@@ -178,6 +178,9 @@ class Says:
     def __init__(self, text: str) -> None:
         self._text = text
 
+    async def weights(self) -> None:
+        """It has none."""
+
     def worst_case(self, ask: Ask) -> None:
         del ask
 

@@ -1,13 +1,17 @@
 """Whether a process is served: each regime of its models has passed its evals, or a person admitted it."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 from prometheus_client import Gauge
 from pydantic import ValidationError
 
+from contracts.failures import LaterError, PermanentError
 from services.classifier.domain.regime import RECORDS, Record
+from services.classifier.ports import Answer, Ask, Cost, Provider
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, Database
 from services.runtime.process import Process
 from services.runtime.stop import Stop
@@ -24,6 +28,10 @@ ON CONFLICT (process, regime) DO UPDATE SET seen_at = clock_timestamp(),
 RETURNING model, admitted_at IS NOT NULL AS admitted
 """
 
+_NOT_LOOKED_AT = LaterError(
+    "model_unreachable", "its machine did not say yet which weights it has", seconds=LOOK_SECONDS
+)
+
 log = structlog.get_logger()
 waits = Gauge(
     "nightshift_regime_waits",
@@ -35,15 +43,43 @@ waits = Gauge(
 class Admission:
     """Whether work of one process may be claimed. What waits is not lost, and goes on once a person admits it."""
 
-    def __init__(self, database: Database, process: Process, regimes: Mapping[str, str]) -> None:
-        """`regimes` by model: each needs its own record."""
+    def __init__(
+        self,
+        database: Database,
+        process: Process,
+        regimes: Mapping[str, str],
+        unknown: Mapping[str, Callable[[], Awaitable[str]]] = MappingProxyType({}),
+    ) -> None:
+        """`regimes` by model: each needs its own record. `unknown`: where another machine must be asked for it first.
+
+        That machine may be away. Until it answers its model may not be asked, and the others may.
+        """
         self._database = database
         self._process = process.name
-        recorded = recorded_regimes(process.records)
-        self._unrecorded = {model: regime for model, regime in regimes.items() if regime not in recorded}
-        self._given = not self._unrecorded
-        for model in regimes:
-            waits.labels(process.name, model).set(model in self._unrecorded)
+        self._recorded = recorded_regimes(process.records)
+        self._unrecorded = dict[str, str]()
+        self._unknown: dict[str, tuple[Callable[[], Awaitable[str]], LaterError | PermanentError]] = {
+            model: (find, _NOT_LOOKED_AT) for model, find in unknown.items()
+        }
+        self._given = True
+        for model, regime in regimes.items():
+            self._learn(model, regime)
+
+    def _learn(self, model: str, regime: str) -> None:
+        self._unknown.pop(model, None)
+        waits.labels(self._process, model).set(regime not in self._recorded)
+        if regime not in self._recorded:
+            log.warning("no passed eval on record", process=self._process, model=model, regime=regime)
+            self._unrecorded[model] = regime
+            self._given = False
+
+    def check(self, model: str) -> None:
+        """Raises LaterError where the model may not be asked yet."""
+        if model in self._unknown:
+            _, why = self._unknown[model]
+            raise LaterError(why.code, str(why), seconds=LOOK_SECONDS)
+        if model in self._unrecorded and not self._given:
+            raise LaterError("model_left_alone", "it has no passed eval on record", seconds=LOOK_SECONDS)
 
     def given(self) -> bool:
         """Whether work may be claimed, as far as is known; no until somebody looked."""
@@ -51,11 +87,10 @@ class Admission:
 
     async def run(self, stop: Stop) -> None:
         """Say what has no record, and see whether a person admitted it, until told to stop."""
-        for model, regime in self._unrecorded.items():
-            log.warning("no passed eval on record", process=self._process, model=model, regime=regime)
-        if not self._unrecorded:
-            await stop.wait()
         while not stop.is_set():
+            if not self._unrecorded and not self._unknown:
+                await stop.wait()
+                return
             try:
                 await self.look()
             except (*UNAVAILABLE, *CONTENDED) as error:
@@ -64,6 +99,18 @@ class Admission:
 
     async def look(self) -> None:
         """Once."""
+        for model, (find, _) in list(self._unknown.items()):
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    regime = await find()
+            except (LaterError, PermanentError) as error:
+                self._unknown[model] = find, error
+            except TimeoutError:
+                self._unknown[model] = find, _NOT_LOOKED_AT
+            else:
+                self._learn(model, regime)
+        if not self._unrecorded:
+            return
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SAY, self._process, list(self._unrecorded), list(self._unrecorded.values()))
         for row in rows:
@@ -72,6 +119,26 @@ class Admission:
         if given != self._given:
             log.info("a person admitted it" if given else "not admitted any more", process=self._process)
         self._given = given
+
+
+class AdmittedProvider:
+    """Implements ports.Provider: asked once its regime is known, and admitted."""
+
+    def __init__(self, provider: Provider, admission: Admission) -> None:
+        self.name = provider.name
+        self.weights = provider.weights
+        self._provider = provider
+        self._admission = admission
+
+    def worst_case(self, ask: Ask) -> Cost | None:
+        """See Provider. Nothing is reserved for what is not asked."""
+        self._admission.check(self.name)
+        return self._provider.worst_case(ask)
+
+    async def propose(self, ask: Ask) -> Answer:
+        """See Provider."""
+        self._admission.check(self.name)
+        return await self._provider.propose(ask)
 
 
 def recorded_regimes(folder: Path) -> frozenset[str]:

@@ -72,6 +72,9 @@ class Claude:
         cost_usd = self._price.cost_usd_max(sent=sent, answered=ask.tokens_out_max)
         return Cost(tokens_in=sent, tokens_out=ask.tokens_out_max, cost_usd=cost_usd)
 
+    async def weights(self) -> None:
+        """The vendor's names of models do not move."""
+
     async def propose(self, ask: Ask) -> Answer:
         """One call. Raises LaterError, PermanentError, RefusedError, AnswerLostError."""
         started = time.perf_counter()

@@ -112,10 +112,13 @@ class KnowledgeDesk:
             passages=tuple(map(_used, ask.passages)),
         )
 
-    def regime(self, model: str) -> str:
-        """Of the process's own files as they were loaded, and a model by the name it is asked for with."""
+    def regime(self, model: str, weights: str | None = None) -> str:
+        """Of the process's own files as they were loaded, and a model by the name it is asked for with.
+
+        `weights`: the digest of what that name stands for, where it may stand for another thing tomorrow.
+        """
         return regime_of(
-            model=model,
+            model=model if weights is None else f"{model}@{weights}",
             prompt=_digest(self._instructions),
             output_schema=self._schema_digest,
             examples=self._library.examples_digest,

@@ -34,6 +34,9 @@ class Nearest:
     def worst_case(self, ask: Ask) -> None:
         """It costs nothing."""
 
+    async def weights(self) -> None:
+        """Its examples are part of every regime."""
+
     async def propose(self, ask: Ask) -> Answer:
         """Never waits. A retry gives the same answer, for the same question has only one."""
         started = time.perf_counter()

@@ -9,6 +9,8 @@ that were sent is no answer.
 A machine answers few questions side by side. The others wait for their turn here, where their time does not run yet and
 nothing of theirs is lost.
 
+A tag may be pulled anew: the server is asked for the digest of what it stands for, which is part of the regime.
+
 What becomes of a failure, beside those of a status (model_failures.py):
   never connected, no turn
   within a call's time      LaterError, after a few seconds
@@ -90,6 +92,16 @@ class Ollama:
         cost_usd = self._price.cost_usd_max(sent=sent, answered=ask.tokens_out_max)
         return Cost(tokens_in=sent, tokens_out=ask.tokens_out_max, cost_usd=cost_usd)
 
+    async def weights(self) -> str:
+        """See Provider: a tag may be pulled anew. The model is not asked."""
+        with _telling():
+            async with asyncio.timeout(self._timeout_seconds):
+                listed = _Listed.model_validate_json(await self._call("GET", "/api/tags"))
+        for one in listed.models:
+            if one.name in (self._model, f"{self._model}:latest"):
+                return one.digest
+        raise self._unknown()
+
     async def propose(self, ask: Ask) -> Answer:
         """One call, and one before it in a process' life. Raises LaterError, PermanentError, AnswerLostError."""
         try:
@@ -104,14 +116,8 @@ class Ollama:
         finally:
             self._turns.release()
 
-    async def look_up(self) -> None:
-        """See whether the server is there and has the model; it is not asked. Raises LaterError, PermanentError."""
-        with _telling():
-            async with asyncio.timeout(self._timeout_seconds):
-                await self._look_up()
-
     async def _look_up(self) -> None:
-        shown = _Shown.model_validate_json(await self._post("/api/show", {"model": self._model}))
+        shown = _Shown.model_validate_json(await self._call("POST", "/api/show", {"model": self._model}))
         self._context_tokens = min(self._context_tokens, shown.context_tokens or self._context_tokens)
         self._is_looked_up = True
 
@@ -122,7 +128,7 @@ class Ollama:
                 if not self._is_looked_up:
                     await self._look_up()
                 sent = self._fitting(ask)
-                chat = _Chat.model_validate_json(await self._post("/api/chat", self._body(ask)))
+                chat = _Chat.model_validate_json(await self._call("POST", "/api/chat", self._body(ask)))
         answer = self._answer(chat, started)
         if chat.prompt_eval_count * BYTES_A_TOKEN_MAX < sent - FRAME_TOKENS_MAX:
             raise RefusedError(
@@ -166,12 +172,12 @@ class Ollama:
             },
         }
 
-    async def _post(self, path: str, body: object) -> bytes:
+    async def _call(self, method: str, path: str, body: object = None) -> bytes:
         """An answer of 2xx. Raises httpx.HTTPError, and the failure that another status is."""
         request = self._client.build_request(
-            "POST",
+            method,
             f"{self._url}{path}",
-            content=json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+            content=None if body is None else json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"),
             headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
             timeout=timeouts(self._timeout_seconds),
         )
@@ -183,11 +189,14 @@ class Ollama:
         if response.is_success:
             return answered
         if response.status_code == HTTPStatus.NOT_FOUND:
-            raise PermanentError("model_unknown", f"there is no {self._model} there: `ollama pull {self._model}`")
+            raise self._unknown()
         # A 5xx may say "context deadline exceeded", which is the server's time and not its room.
         if response.is_client_error and b"context" in answered and b"exceed" in answered:
             raise PermanentError("model_context_exceeded", f"the prompt does not fit into {self.name}")
         raise failure_of_status(response.status_code, response.headers)
+
+    def _unknown(self) -> PermanentError:
+        return PermanentError("model_unknown", f"there is no {self._model} there: `ollama pull {self._model}`")
 
     def _answer(self, chat: "_Chat", started: float) -> Answer:
         sent, answered = chat.prompt_eval_count, chat.eval_count
@@ -219,6 +228,17 @@ def _telling() -> Iterator[None]:
         raise AnswerLostError("model_unreachable", _UNREACHABLE, seconds=RETRY_DEFAULT_SECONDS) from error
     except ValidationError:
         raise _unreadable() from None  # the cause quotes the other side's words
+
+
+class _Tag(BaseModel):
+    name: str
+    digest: str = Field(min_length=1)
+
+
+class _Listed(BaseModel):
+    """What is read of the list of models that the server has."""
+
+    models: list[_Tag]
 
 
 class _Shown(BaseModel):

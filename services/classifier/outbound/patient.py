@@ -26,6 +26,10 @@ class PatientProvider:
         self._refuse_while_open()
         return self._provider.worst_case(ask)
 
+    async def weights(self) -> str | None:
+        """See Provider."""
+        return await self._provider.weights()
+
     async def propose(self, ask: Ask) -> Answer:
         """See Provider."""
         self._refuse_while_open()

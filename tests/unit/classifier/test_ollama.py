@@ -237,6 +237,26 @@ async def test_a_model_that_is_not_there_says_how_to_get_it(fake: FakeOllama) ->
         await fake.ollama().propose(ASK)
 
 
+@pytest.mark.parametrize(("model", "weights"), [("m:1b", "sha-1"), ("latest-one", "sha-2")])
+async def test_a_tag_has_the_weights_that_its_server_names_and_nothing_is_asked(
+    fake: FakeOllama, model: str, weights: str
+) -> None:
+    assert await fake.ollama(model=model).weights() == weights
+    assert fake.requests == []
+
+
+async def test_the_weights_of_a_model_that_is_not_there_or_whose_server_is_away_are_a_failure_of_the_model(
+    fake: FakeOllama,
+) -> None:
+    with pytest.raises(PermanentError, match="ollama pull n:1b"):
+        await fake.ollama(model="n:1b").weights()
+    fake.fails = httpx.ConnectError
+    with pytest.raises(LaterError) as away:
+        await fake.ollama().weights()
+
+    assert away.value.code == "model_unreachable"
+
+
 async def test_an_answer_that_was_cut_off_is_handed_on_for_the_one_retry(fake: FakeOllama) -> None:
     fake.text, fake.done_reason = '{"intent": "tra', "length"
 
