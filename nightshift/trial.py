@@ -17,7 +17,7 @@ from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
 from contracts.proposed import Proposed
 from nightshift import MendableError
 from services.actor.handlers.judge import Judgment, Question, judge
-from services.classifier.app import desk_without_database, models_of, provider_of
+from services.classifier.app import desk_without_database, names_of, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model
@@ -76,7 +76,7 @@ async def attempt(process: Process, customer: Customer, model: str | None) -> Tr
 
     Raises MendableError for a model that is not there, or does not answer.
     """
-    models = models_named(process, model)
+    models = models_named(process, names_in_settings(process) if model is None else [model])
     async with http_transport.client() as client:
         return await attempt_with(
             process, customer, models, desk_for(process, models[0].name), _sources(process, client)
@@ -171,18 +171,27 @@ def _sources(process: Process, client: httpx.AsyncClient) -> Mapping[str, LooksU
     return {name: of(source) for name, source in process.settings.sources.items()}
 
 
-def models_named(process: Process, model: str | None) -> Sequence[Provider]:
-    """The model of that name; none are those of the settings, in their order. Raises MendableError."""
-    settings = _settings()
+def models_named(process: Process, names: Sequence[str]) -> list[Provider]:
+    """The models of these names. Raises MendableError."""
     try:
-        return models_of(process, settings) if model is None else [provider_of(model, process, settings)]
+        return [provider_of(name, process, _settings()) for name in names]
     except (ProcessInvalidError, MissingSettingError, PricesInvalidError) as error:
         raise MendableError(str(error)) from error
+
+
+def first_model(process: Process) -> Provider:
+    """What the service would ask first. Raises MendableError."""
+    return models_named(process, names_in_settings(process)[:1])[0]
 
 
 def live_choice(process: Process) -> str:
     """The name of the model that is asked first live, also where a process is its candidate."""
     return _settings().model or process.settings.model.default
+
+
+def names_in_settings(process: Process) -> list[str]:
+    """The models that the service would ask, in their order."""
+    return names_of(process, _settings())
 
 
 def desk_for(process: Process, model: str) -> Desk:

@@ -78,13 +78,13 @@ def candidate(
 
 def _regime_of(process: Process) -> tuple[str, str]:
     """The name of the candidate's model, and its regime. Raises MendableError where that is the live one."""
-    from nightshift.trial import models_named  # noqa: PLC0415  # a model's libraries take seconds to load
+    from nightshift.trial import first_model  # noqa: PLC0415  # a model's libraries take seconds to load
     from services.classifier.outbound.desk import KnowledgeDesk  # noqa: PLC0415  # as above
 
-    model = models_named(process, None)[0].name
+    model = first_model(process).name
     regime = KnowledgeDesk(process).regime(model)
     live = process_named(process.name)
-    if regime == KnowledgeDesk(live).regime(models_named(live, None)[0].name):
+    if regime == KnowledgeDesk(live).regime(first_model(live).name):
         raise MendableError(f"the candidate of {process.name} is what is live already: change something of it first")
     return model, regime
 

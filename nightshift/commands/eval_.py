@@ -63,7 +63,7 @@ def eval_(
     """
     loaded = candidate_of(process_named(process)) if candidate else process_named(process)
     from nightshift.evals import examples, result, run as runs  # noqa: PLC0415  # a model's libraries take seconds to load
-    from nightshift.trial import live_choice, models_named  # noqa: PLC0415  # as above
+    from nightshift.trial import live_choice, models_named, names_in_settings  # noqa: PLC0415  # as above
     from services.classifier.domain.regime import record_of  # noqa: PLC0415  # as above
 
     file = loaded.folder / examples.FILE
@@ -76,7 +76,7 @@ def eval_(
     accepted = frozenset(accept or ())
     if unknown := sorted(accepted - {one.id for one in evals}):
         raise MendableError(f"--accept {unknown[0]}: no eval has this id")
-    provider = models_named(loaded, model)[0]
+    provider = models_named(loaded, [model or names_in_settings(loaded)[0]])[0]
     record = loaded.records / record_of(provider.name)
     live = loaded.folder / record_of(live_choice(loaded)) if candidate else record
     compared_with = against or (live if live.exists() else None)

@@ -52,9 +52,8 @@ async def _model(place: Place, process: Process, name: str, settings: Settings) 
 
 
 async def _is_admitted(place: Place, process: Process, regime: str) -> bool:
-    with contextlib.suppress(
-        MendableError, asyncpg.UndefinedTableError
-    ):  # what is wrong there the database's check says
+    # What is wrong with the database its own check says.
+    with contextlib.suppress(MendableError, asyncpg.UndefinedTableError):
         async with database(place.state) as connection:
             return await connection.fetchval(_ADMITTED, process.name, regime) is not None
     return False

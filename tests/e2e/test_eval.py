@@ -96,6 +96,16 @@ def test_settings_that_go_before_process_toml_count_as_they_do_for_the_classifie
     assert json.loads(done.output)["regime"] != from_lines(RECORD.read_text(), RECORD.name).regime
 
 
+def test_a_fallback_that_cannot_be_asked_keeps_no_eval_of_the_first_choice_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NIGHTSHIFT_PROCESS_OVERRIDES", 'support.model.fallback = ["claude:claude-haiku-4-5"]')
+
+    done = typed("support", "--json")
+
+    assert json.loads(done.output)["model"] == "nearest", done.output
+
+
 @pytest.mark.parametrize(
     ("options", "mend"),
     [
