@@ -2,9 +2,9 @@
 
     python -m benchmarks.nearest
 
-Three sets that no example contains: held-out messages of the same data set as most examples, the evals (worded unlike
-any example), and the hostile messages of the tests. Beside it what else could be picked: the plain nearest neighbour by
-cosine, and the most common label. ECE is the expected calibration error over ten equal bins of confidence.
+Three sets that no example contains: held-out messages of the same data set as many examples, the evals (most of them
+worded otherwise than it), and the hostile messages of the tests. Beside it what else could be picked: the plain nearest
+neighbour by cosine, and the most common label. ECE is the expected calibration error over ten equal bins of confidence.
 
 The second table is what the shipped rules execute without a person, and how much of that is wrong by label, with the
 least confidence that keeps this below WRONG_MAX on every other held-out message (fitted), and with the shipped one. The

@@ -62,6 +62,16 @@ def test_what_is_like_no_example_is_unfamiliar_and_has_no_confidence(place: int 
     assert (vote.familiar, vote.confidence) == (False, 0.0)
 
 
+def test_many_that_say_the_same_do_not_drown_one_that_is_worded_otherwise() -> None:
+    many, alone, asked = np.zeros((3, DIMENSIONS), dtype=np.float32)
+    many[0], alone[:2], asked[:2] = 1, (0.8, 0.6), (0.75, 0.66)
+    alike = unit(many + np.random.default_rng(0).normal(0, 0.02, (60, DIMENSIONS)).astype(np.float32))
+    examples = Examples([*["cancel"] * 60, "track"], np.vstack([alike, alone[None, :]]))
+
+    assert examples.vote(unit(asked[None, :])[0]).label == "track"
+    assert examples.vote(many).label == "cancel"
+
+
 def test_shares_are_shares(examples: Examples) -> None:
     vote = examples.vote(around(1, 1, seed=5)[0])
 
@@ -100,6 +110,11 @@ def test_too_few_examples_do_not_start(count: int, *, enough: bool) -> None:
     else:
         with pytest.raises(ExamplesInvalidError, match="49 examples"):
             Examples(labels, vectors)
+
+
+def test_more_examples_than_can_be_solved_for_do_not_start() -> None:
+    with pytest.raises(ExamplesInvalidError, match="5001 examples"):
+        Examples(["cancel"] * 5001, np.zeros((5001, DIMENSIONS), dtype=np.float32))
 
 
 @pytest.mark.parametrize(
