@@ -119,6 +119,21 @@ async def test_a_planned_answer_is_not_sent_into_a_held_case(actor: Bench) -> No
     assert actor.outside.calls == []
 
 
+async def test_a_persons_public_reply_of_before_the_hold_that_is_told_late_ends_nothing(actor: Bench) -> None:
+    await actor.ask()
+    actor.outside.tick()
+    told_late = actor.outside.says("1", author="staff")
+    actor.outside.tick()
+    await actor.hear(await actor.sealed(actor.outside.says("1", author="ours", public=False)))
+    await actor.look()
+
+    await actor.hear(await actor.sealed(told_late))
+    actor.outside.tick()
+    await actor.ask("1")
+
+    assert [d.verdict for d in await actor.said(DecisionMade)] == ["execute", "hold"]
+
+
 async def test_a_persons_public_reply_ends_the_hold(actor: Bench) -> None:
     await actor.ask()
     actor.outside.tick()

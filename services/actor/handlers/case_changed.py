@@ -1,6 +1,7 @@
 """`case.opened`, `case.changed`: news is folded at once; what it overtakes is superseded; echoes are looked up."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from contracts.base import Fact
 from contracts.decision import Reason
@@ -16,7 +17,8 @@ from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
 _RELEASE = """
-UPDATE holds SET released_at = clock_timestamp() WHERE case_id = ANY($1) AND released_at IS NULL
+UPDATE holds h SET released_at = clock_timestamp() FROM unnest($1::text[], $2::timestamptz[]) a(case_id, at)
+WHERE h.case_id = a.case_id AND h.held_at < a.at AND h.released_at IS NULL
 """
 _EARLY = """
 DELETE FROM early_failures WHERE case_id = ANY($1)
@@ -48,17 +50,17 @@ async def after_folding(
     """What any change entails, learnt by webhook or by reading: overtaking, echoes, the end of a hold."""
     await overtake(connection, list(after), {name: p.policy_digest for name, p in processes.items()})
     echoes: list[tuple[str, str, str]] = []
-    answered: list[str] = []
+    answered: list[tuple[str, datetime]] = []
     for change, case_id in zip(changes, case_ids, strict=True):
         assert isinstance(change, CaseChanged)
         process = after[case_id].process
         if change.author == "ours" and change.door in processes[process].settings.destinations:
             echoes.append((case_id, change.door, process))
         if change.author == "staff" and change.fields.get("comment_public") is True:
-            answered.append(case_id)
+            answered.append((case_id, change.occurred_at))
     await ledger.wish_looks(connection, echoes, seconds=0.0, echo=True)
     if answered:
-        await connection.execute(_RELEASE, answered)
+        await connection.execute(_RELEASE, *map(list, zip(*answered, strict=True)))
 
 
 async def _hand_over_early(

@@ -12,7 +12,11 @@ from services.runtime.cases import StoredCase
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
-HOLD = "INSERT INTO holds (case_id, reference, code) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING held_at"
+HOLD = """
+INSERT INTO holds (case_id, reference, code, held_at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING held_at
+"""
+"""As of what it is about, by the clock outside: an answer of the staff that came before that, and is told late, ends
+nothing."""
 _PUT_BACK = """
 UPDATE effects SET state = 'planned', code = $2, token = token + 1,
        available_at = CASE WHEN $3 = 0 THEN created_at ELSE clock_timestamp() + make_interval(secs => $3) END
@@ -34,7 +38,8 @@ async def overtaken(
     """It no longer holds: superseded. Where the customer still waits and nothing newer will answer, a person does."""
     await ledger.end(connection, row["effect_key"], state="superseded", code=reason.code)
     if reason.code == "effects_per_hour":
-        await connection.execute(HOLD, row["case_id"], f"limit:{row['basis']}", reason.code)
+        asked_at = process.case.asked_at(stored.case)
+        await connection.execute(HOLD, row["case_id"], f"limit:{row['basis']}", reason.code, asked_at)
     if reason.code != "newer_basis" and process.case.awaits_answer(stored.case):
         await to_a_person(connection, process, row, stored, reason)
 

@@ -191,7 +191,7 @@ async def _hold(connection: Connection, process: Process, case_id: str, strange:
     for found in strange:
         if found.at < start_at:
             continue
-        if await connection.fetchval(HOLD, case_id, found.reference, "account_used") is None:
+        if await connection.fetchval(HOLD, case_id, found.reference, "account_used", found.at) is None:
             continue
         cause_id = follow_up_id(UUID(int=0), "hold", case_id, found.reference)
         handover = Handover(
