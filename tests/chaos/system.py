@@ -51,6 +51,8 @@ TOKEN, SECRET, CONSOLE_TOKEN = "token-outside", "secret-of-webhooks", "a-token-o
 NIGHT_TICKETS_MAX = 1400
 """More are played as several nights, one after the other."""
 QUIET_SECONDS = 1.5
+STILL_SECONDS = 30.0
+SETTLE_SECONDS_MAX = 900.0
 LOOK_SECONDS = 0.1
 RECOVERY_SECONDS_MAX = 120.0
 _LOOKING_SHARE = 4
@@ -252,16 +254,22 @@ class System:
         self.figures.recovery_seconds.append(time.monotonic() - began)
 
     async def settle(self) -> None:
-        """Until nothing waits on either side and nothing new was said for a while; bounded."""
-        began = quiet_since = time.monotonic()
+        """Until nothing waits on either side and nothing new was said for a while.
+
+        What takes longer than the plan allows is judged as it stands, once nothing moves any more: on a slow machine
+        what is on its way is not lost.
+        """
+        began = quiet_since = grew_at = time.monotonic()
         events = -1
         while True:
             asked = time.monotonic()
             busy, count = await self._busy()
             now = time.monotonic()
+            grew_at = now if count > events else grew_at
             if busy or count != events:
                 quiet_since, events = now, count
-            if now - quiet_since >= QUIET_SECONDS or now - began > self.plan.settle_seconds_max:
+            late = now - began > self.plan.settle_seconds_max and now - grew_at > STILL_SECONDS
+            if now - quiet_since >= QUIET_SECONDS or late or now - began > SETTLE_SECONDS_MAX:
                 self.figures.drain_seconds = quiet_since - began
                 return
             await asyncio.sleep(max(LOOK_SECONDS, _LOOKING_SHARE * (now - asked)))

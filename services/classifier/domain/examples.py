@@ -99,13 +99,14 @@ class Examples:
         scores, nearest = _nearness(cosines) @ self._votes + 1 / len(self._names), cosines.max(axis=1)
         chance = float(1 / (1 + np.exp(-(_signals(scores, nearest) @ self._sure)[0])))
         best, familiar = int(scores[0].argmax()), bool(nearest[0] >= self._floor)
-        shares = np.maximum(scores[0], 0) / np.maximum(scores[0], 0).sum()
+        positive = np.maximum(scores[0], 0)
+        shares = np.round(positive / positive.sum(), 3).tolist()
         return Vote(
             label=self._names[best],
             confidence=round(min(chance, _CONFIDENCE_MAX), 3) if familiar else 0.0,
             similarity=round(float(nearest[0]), 3),
             familiar=familiar,
-            shares={self._names[i]: round(float(shares[i]), 3) for i in np.flatnonzero(shares)},
+            shares={name: share for name, share in zip(self._names, shares, strict=True) if share},
         )
 
 

@@ -33,6 +33,8 @@ CODES = {
     "list_short": "the list lacks updates that webhooks told of",
     "list_empty": "the list is empty, and webhooks told of updates",
     "newer_basis": "something newer happened outside",
+    "newest_again": "what was taken for newer is not",
+    "basis_gone": "what it would answer is not the newest word",
     "not_connected": "its address or token is not set",
     "not_found": "no clear answer came, and it is not there",
     "not_there": "it was confirmed, and it is not there",
