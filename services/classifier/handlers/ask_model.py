@@ -86,8 +86,7 @@ async def ask_model(
 ) -> Accepted | Rejected:
     """Ask, at most twice, each call out of the purse. Raises the provider's failures (contracts.failures), and Purse's.
 
-    What was answered is not asked for again: whatever fails the second call leaves a Rejected. Without a purse nothing
-    bounds what is spent, beyond the two calls. `may_call` raises before a call that may not be.
+    Without a purse nothing bounds what is spent, beyond the two calls. `may_call` raises before a call that may not be.
     """
     spent = Spent(attempts=0)
     why = ""
@@ -101,7 +100,7 @@ async def ask_model(
             _count(provider.name, refusal.answer)
             asked_total.labels(provider.name, "refused").inc()
             return Rejected(refusal.code, str(refusal), with_earlier(spent.and_for(refusal.answer), purse))
-        except (LaterError, PermanentError) as error:
+        except PermanentError as error:
             if not why:
                 raise
             return Rejected(_INVALID, f"the output failed the schema: {why}; then: {error}", with_earlier(spent, purse))

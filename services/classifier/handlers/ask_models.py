@@ -78,10 +78,8 @@ async def ask_models(
     for number, model in enumerate(models, start=1):
         try:
             answer = await ask_model(model, ask, purse, may_call=may_call)
-        except (MoneyReservedError, PausedError) as error:
-            if isinstance(error, PausedError) or not _said_something(rejected):
-                raise
-            break
+        except (MoneyReservedError, PausedError):
+            raise
         except LaterError as error:
             later.append(error)
             code = error.code
@@ -98,30 +96,25 @@ async def ask_models(
             break
         if number < len(models):
             passed_over_total.labels(model.name, why).inc()
-    return await _without_answer(failed, rejected, later, never, purse), tuple(failed)
+    if never and purse is not None:
+        await purse.look()
+    return _without_answer(failed, rejected, later, never, purse), tuple(failed)
 
 
-async def _without_answer(
+def _without_answer(
     failed: Sequence[ModelFailed],
     rejected: Sequence[Rejected],
     later: Sequence[LaterError],
     never: Sequence[PermanentError],
     purse: Purse | None,
 ) -> Rejected:
-    if _said_something(rejected) or (rejected and not later):
+    if any(one.spent.attempts for one in rejected) or (rejected and not later):
         last = rejected[-1]
         return replace(last, why=_told(last.why, failed), spent=_in_all(last.spent, rejected[:-1]))
     if later:
         soonest = min(later, key=lambda error: error.seconds)
         raise NobodyAnsweredError(soonest, failed) from soonest
-    if purse is not None:
-        await purse.look()
     return Rejected(never[-1].code, _told(str(never[-1]), failed), with_earlier(Spent(attempts=len(never)), purse))
-
-
-def _said_something(rejected: Sequence[Rejected]) -> bool:
-    """Whether a model answered, and its answer had to be paid: it is a person's, and not asked for again."""
-    return any(one.spent.attempts for one in rejected)
 
 
 def _told(why: str, failed: Sequence[ModelFailed]) -> str:
