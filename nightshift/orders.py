@@ -4,7 +4,7 @@ The reporter relays it; while no stack runs the order waits there, and is carrie
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -43,6 +43,11 @@ def reason_of(given: str) -> str:
 
 
 _WAITING = "SELECT regime FROM control.live_regimes WHERE process = $1 AND admitted_at IS NULL ORDER BY model"
+_KNOW = """
+INSERT INTO control.regimes (process, model, regime, seen_at) VALUES ($1, $2, $3, 'epoch') ON CONFLICT DO NOTHING
+"""
+"""A candidate's regime is no live one: whatever waits to be served was seen lately."""
+_ADMITTED = "SELECT regime FROM control.regimes WHERE process = $1 AND admitted_at IS NOT NULL"
 _ADMIT = """
 UPDATE control.regimes SET admitted_at = clock_timestamp(), admitted_by = $3, reason = $4
 WHERE process = $1 AND regime = $2 RETURNING model
@@ -116,6 +121,17 @@ async def admit(connection: Connection, process: str, regime: str, *, reason: st
         admitted = RegimeAdmitted(model=model, regime=regime, reason=reason, by=by)
         await order(connection, admitted, process=process, case_id=process)
         return admitted
+
+
+async def know(connection: Connection, process: str, regimes: Mapping[str, str]) -> None:
+    """Let a candidate's regimes, by model, be admitted before any classifier would serve one."""
+    for model, regime in regimes.items():
+        await connection.execute(_KNOW, process, model, regime)
+
+
+async def admitted(connection: Connection, process: str) -> frozenset[str]:
+    """The regimes that may be served without a passed eval."""
+    return frozenset(row["regime"] for row in await connection.fetch(_ADMITTED, process))
 
 
 async def change_candidate(

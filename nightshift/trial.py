@@ -23,6 +23,7 @@ from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model
 from services.classifier.handlers.ask_models import ask_models
 from services.classifier.handlers.read_facts import facts_json, read_facts
+from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.ports import Ask, Desk, Provider
 from services.runtime import outside
 from services.runtime.cases import StoredCase
@@ -192,6 +193,15 @@ def live_choice(process: Process) -> str:
 def names_in_settings(process: Process) -> list[str]:
     """The models that the service would ask, in their order."""
     return names_of(process, _settings())
+
+
+async def regimes_of(process: Process, names: Sequence[str]) -> dict[str, str]:
+    """By model: the regime by which the service would ask it now. Raises MendableError."""
+    desk = KnowledgeDesk(process)
+    try:
+        return {model.name: desk.regime(model.name, await model.weights()) for model in models_named(process, names)}
+    except (LaterError, PermanentError) as error:
+        raise MendableError(f"a model's machine does not answer: {error}") from error
 
 
 def desk_for(process: Process, model: str) -> Desk:

@@ -84,6 +84,10 @@ class ProposalMade(Fact):
     attempts: int = 1
     failed: tuple[ModelFailed, ...] = ()
     """The models that were asked before the one that answered, in their order; what they took counts above."""
+    regime: str | None = None
+    """Digest of all that its answers depend on, the case and its facts apart."""
+    candidate: bool = False
+    """It was a candidate's turn, on its share of the cases."""
 
 
 class ProposalFailed(Fact):
@@ -100,6 +104,10 @@ class ProposalFailed(Fact):
     cost_usd: Decimal = Decimal(0)
     failed: tuple[ModelFailed, ...] = ()
     """The models that were asked at last, in their order; none where the work failed before."""
+    regime: str | None = None
+    """Of the first choice."""
+    candidate: bool = False
+    """It was a candidate's turn, on its share of the cases."""
 
 
 class ProposalShadowed(Fact):

@@ -130,6 +130,8 @@ def causes(state: State, *, json: Json = False) -> None:
             what += f" of the {row.work} is used up: {row.detail}"
         if row.kind == "regime":
             what = f"{row.process}: not served, for {row.work} has no passed eval on record"
+        if row.kind == "candidate":
+            what += f" was worse, and was switched off: {row.detail}"
         asked_for = f" ({row.ordered:,} asked for)" if row.ordered else ""
         table.add_row(row.cause, what, f"{row.count:,}{asked_for}", f"{row.since:%m-%d %H:%M}", left, said_of(row))
     Console().print(table)

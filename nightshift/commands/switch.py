@@ -10,7 +10,8 @@ from rich.table import Table
 from contracts.decision import Mode
 from contracts.events.control import RegimeAdmitted
 from nightshift import MendableError, orders
-from nightshift.reach import Json, State, as_json, database, folder_of, process_named, run, who
+from nightshift.commands.candidate import unrecorded
+from nightshift.reach import Json, State, as_json, candidate_of, database, folder_of, process_named, run, who
 from services.runtime.process import Process
 
 app = typer.Typer()
@@ -84,12 +85,21 @@ def admit(
     regime: Annotated[
         str, typer.Option(metavar="REGIME", help="Where several wait: this one; its first characters will do.")
     ] = "",
+    candidate: Annotated[
+        bool,
+        typer.Option("--candidate", help="Of the process's candidate: it may propose for cases."),
+    ] = False,
     reason: Annotated[str, typer.Option(help="Why it goes without a passed eval; it is recorded.")],
 ) -> None:
     """Let a process be served without a passed eval of the regime that waits now; the next change waits again.
 
     Better is `nightshift eval PROCESS --write`, committed and started anew.
     """
+    if candidate:
+        found = candidate_of(process_named(process))
+        admitted = run(_admit_candidate(state, found, regime, orders.reason_of(reason)))
+        print(f"{process}: its candidate may ask {admitted.model} without a passed eval ({admitted.regime[:16]})")
+        return
     admitted = run(_admit(state, folder_of(process).name, regime, orders.reason_of(reason)))
     print(f"{process} is served: {admitted.model} is asked without a passed eval (regime {admitted.regime[:16]})")
 
@@ -112,6 +122,15 @@ async def _admit(state: Path, process: str, regime: str, reason: str) -> RegimeA
             raise MendableError(f"{process} waits for nobody: a running classifier serves it, or none runs")
         wanted = orders.one_of(waiting, regime, what="regime", command="status")
         return await orders.admit(connection, process, wanted, reason=reason, by=who())
+
+
+async def _admit_candidate(state: Path, process: Process, regime: str, reason: str) -> RegimeAdmitted:
+    if not (waiting := await unrecorded(process)):
+        raise MendableError(f"the candidate of {process.name} needs nobody: its passed evals are on record")
+    async with database(state) as connection:
+        wanted = orders.one_of([*waiting.values()], regime, what="regime", command="candidate")
+        await orders.know(connection, process.name, waiting)
+        return await orders.admit(connection, process.name, wanted, reason=reason, by=who())
 
 
 async def _modes(state: Path, process: Process) -> list[dict[str, object]]:

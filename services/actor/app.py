@@ -21,6 +21,7 @@ from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from contracts.events.proposals import ProposalFailed, ProposalMade, ProposalShadowed
 from services.actor.config import Settings, ZendeskAccount, slack_url
 from services.actor.handlers.approval import approval_answered, expire_approvals
+from services.actor.handlers.candidate import return_from_candidate
 from services.actor.handlers.case_changed import case_changed
 from services.actor.handlers.dead_letter_redriven import dead_letter_redriven
 from services.actor.handlers.decide import Decide
@@ -241,6 +242,7 @@ async def run() -> None:
             parts.append(expiring(database, process, effect_wakes))
             if process.candidate is not None:
                 parts.append(looking(database, process, compare, [relay_wake]))
+                parts.append(looking(database, process, return_from_candidate, [relay_wake]))
         await serve(
             app=HealthApp(alive=alive, ready={"broker": _broker(link)}),
             host=settings.http_host,

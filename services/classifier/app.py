@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import httpx
@@ -15,10 +15,11 @@ from services.classifier.handlers.ask_models import count_all_from_zero
 from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
+from services.classifier.handlers.regimes import Canary, Regime
 from services.classifier.handlers.shadow import SHADOW, Shadowing
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
 from services.classifier.outbound import ollama
-from services.classifier.outbound.admission import Admission, AdmittedProvider
+from services.classifier.outbound.admission import Admission, AdmittedProvider, CandidateAdmission
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.doors import PacedReads
@@ -52,6 +53,10 @@ SHADOW_BATCH_MAX = 4
 """Questions to a candidate that are under way side by side."""
 
 
+Find = Callable[[], Awaitable[str]]
+"""Asks another machine for a regime."""
+
+
 async def run() -> None:
     """Run the service until SIGTERM."""
     settings = Settings()
@@ -63,12 +68,18 @@ async def run() -> None:
         models = {name: models_of(process, settings) for name, process in processes.items()}
         budgets = {name: PostgresBudget(database, process) for name, process in processes.items()}
         admissions = {name: _admission(database, process, models[name]) for name, process in processes.items()}
+        canaries = {
+            name: _canary(candidate, settings, database)
+            for name, process in processes.items()
+            if (candidate := process.candidate) is not None
+        }
         workers = [
             worker
             for name, process in processes.items()
             for worker in _workers(
                 process,
                 [AdmittedProvider(model, admissions[name]) for model in models[name]],
+                canaries[name][0] if name in canaries else None,
                 budgets[name],
                 admissions[name],
                 settings,
@@ -108,6 +119,7 @@ async def run() -> None:
                 making_months(database, ["classifier.outbox"]),
                 *(budget.run for budget in budgets.values()),
                 *(admission.run for admission in admissions.values()),
+                *(admission.run for _, admission in canaries.values()),
                 *(worker.run for worker in workers),
             ],
             grace_seconds=settings.grace_seconds,
@@ -171,20 +183,26 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
 
 
 def _admission(database: Database, process: Process, models: Sequence[Provider]) -> Admission:
-    """Of each model that may answer; what a tag of Ollama stands for only its machine knows."""
+    """Of each model that may answer."""
+    return Admission(database, process, *_regimes(process, models))
+
+
+def _regimes(process: Process, models: Sequence[Provider]) -> tuple[dict[str, str], dict[str, Find]]:
+    """By model; and how to find those that only another machine knows: what a tag of Ollama stands for."""
     desk = KnowledgeDesk(process)
 
     async def found(model: Provider) -> str:
         return desk.regime(model.name, await model.weights())
 
     pulled = [model for model in models if model.name.startswith(f"{ollama.VENDOR}:")]
-    regimes = {model.name: desk.regime(model.name) for model in models if model not in pulled}
-    return Admission(database, process, regimes, {model.name: partial(found, model) for model in pulled})
+    known = {model.name: desk.regime(model.name) for model in models if model not in pulled}
+    return known, {model.name: partial(found, model) for model in pulled}
 
 
 def _workers(
     process: Process,
     models: Sequence[Provider],
+    canary: Canary | None,
     budget: Budget,
     admission: Admission,
     settings: Settings,
@@ -195,17 +213,17 @@ def _workers(
     """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
     desk = KnowledgeDesk(process, _finds(models, process, database))
     count_all_from_zero(models)
-    shadowing, shadow_wake = _shadowing(process, budget, settings, database), Wake()
+    shadowing, shadow_wake = None if canary is None else _shadowing(process, canary.regime, budget, database), Wake()
     doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
     proposing = Proposing(
         database=database,
         process=process,
-        models=models,
-        desk=desk,
+        live=Regime(models=models, desk=desk, digests=admission.regimes),
         doors=doors,
         sources={name: outside.source(source, client) for name, source in process.settings.sources.items()},
         asks_at_once=asyncio.Semaphore(settings.asks_at_once),
         budget=budget,
+        canary=canary,
         beside=None if shadowing is None else shadowing.want,
     )
     reading = ReadHinted(
@@ -219,19 +237,21 @@ def _workers(
     return workers
 
 
-def _shadowing(process: Process, budget: Budget, settings: Settings, database: Database) -> Shadowing | None:
-    """None where the process has no candidate."""
-    if (candidate := process.candidate) is None:
-        return None
-    model = models_of(candidate, settings)[0]
-    desk = KnowledgeDesk(candidate, _finds([model], candidate, database))
-    count_all_from_zero([model])
+def _canary(candidate: Process, settings: Settings, database: Database) -> tuple[Canary, CandidateAdmission]:
+    """A candidate, and who knows by which regimes it is asked."""
+    models = models_of(candidate, settings)
+    admission = CandidateAdmission(candidate, *_regimes(candidate, models))
+    desk = KnowledgeDesk(candidate, _finds(models, candidate, database))
+    count_all_from_zero(models)
+    regime = Regime(models=models, desk=desk, digests=admission.regimes, is_candidate=True)
+    return Canary(process=candidate.name, regime=regime, may_serve=admission.given), admission
+
+
+def _shadowing(process: Process, candidate: Regime, budget: Budget, database: Database) -> Shadowing:
     return Shadowing(
         database=database,
-        process=candidate,
-        regime=desk.regime(model.name),
-        model=model,
-        desk=desk,
+        process=process,
+        regime=candidate,
         asks_at_once=asyncio.Semaphore(SHADOW_BATCH_MAX),
         budget=budget,
     )

@@ -14,6 +14,9 @@ from tests.e2e.conftest import END_SECONDS_MAX, NewState, started, typed
 from tests.readme import from_readme
 from tests.waiting import until
 
+ADMIT = from_readme('nightshift admit support --candidate --reason "the vendor is too slow for evals today"')
+CANARY = from_readme('nightshift candidate support --canary 5 --reason "the shadow was right"')
+
 
 async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: NewState, tmp_path: Path) -> None:
     folder = shutil.copytree(SHIPPED / "support", tmp_path / "processes" / "support")
@@ -54,6 +57,10 @@ async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: N
                 case_id = stands()["differing"][0]["case_id"]
                 listed = ordered(from_readme("nightshift candidate support"))
                 story = ordered(f"nightshift case {case_id}")
+                without = typed(CANARY, state, **settings)
+                admitted = ordered(ADMIT)
+                let = ordered(CANARY)
+                on_trial = stands()
                 ended = ordered(from_readme('nightshift candidate support --off --reason "seen enough"'))
                 after = stands()
                 process.send_signal(signal.SIGINT)
@@ -65,6 +72,11 @@ async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: N
     assert "candidate: hold" in listed
     assert case_id in listed
     assert "In shadow: the candidate's proposal would have been decided otherwise" in story
+    assert without.returncode != 0
+    assert "`nightshift eval support --candidate --model nearest --write`, or" in " ".join(without.stderr.split())
+    assert "its candidate may ask nearest without a passed eval" in admitted
+    assert "is in canary on 5 % of the cases" in let
+    assert (on_trial["mode"], on_trial["canary"][0]["cases"]) == ("canary", 0)
     assert "is off" in ended
     assert (after["mode"], after["reason"]) == ("off", "seen enough")
 
@@ -86,6 +98,7 @@ def test_what_cannot_be_ordered_is_refused_with_its_mend(new_state: NewState, tm
         live = refused('--shadow 20 --reason "why not"')
         no_reason = refused("--shadow 20")
         both = refused('--shadow 20 --off --reason "why not"')
+        nobody_left = refused('--canary 100 --reason "why not"')
         percent = refused('--shadow 101 --reason "why not"')
         (same.parent / "prompt.md").write_text("Be kind.")
         misplaced = refused('--shadow 20 --reason "why not"')
@@ -93,6 +106,7 @@ def test_what_cannot_be_ordered_is_refused_with_its_mend(new_state: NewState, tm
     assert "support has no candidate: put a prompt.md" in without
     assert "is what is live already" in live
     assert "say with --reason why" in no_reason
-    assert "either --shadow or --off" in both
+    assert "one of --shadow, --canary and --off" in both
+    assert "less than or equal to 99" in nobody_left
     assert "less than or equal to 100" in percent
     assert "prompt.md is no part of a candidate" in misplaced

@@ -134,7 +134,8 @@ def test_a_candidate_is_asked_compared_with_what_is_live_and_put_on_record_besid
     prompt.parent.mkdir(parents=True)
     prompt.write_text((folder / "steps" / "answer" / "prompt.md").read_text() + "\nBe kind.\n")
 
-    done = typed("support", *shlex.split(from_readme("--candidate")), "--write", "--json")
+    line = shlex.split(from_readme("nightshift eval support --candidate --write"))
+    done = typed(*line[2:], "--json")
 
     assert done.exit_code == 0, done.output
     live = from_lines(RECORD.read_text(), RECORD.name)

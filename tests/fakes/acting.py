@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,9 @@ class Bench:
         confidence: float = 0.9,
         name: str = "",
         output: Mapping[str, Any] | None = None,
+        regime: str | None = None,
+        candidate: bool = False,
+        cost_usd: str = "0",
         basis_of_change: PlainChange | None = None,
     ) -> Event[Fact]:
         """What the classifier would propose, knowing these changes: for the last one, or for `basis_of_change`."""
@@ -150,6 +154,9 @@ class Bench:
             label="question",
             confidence=confidence,
             made_from=MADE_FROM,
+            regime=regime,
+            candidate=candidate,
+            cost_usd=Decimal(cost_usd),
         )
         return event(f"proposal {ticket} {basis} {name}", made, case_id=case_of(ticket))
 

@@ -21,8 +21,10 @@ from contracts.knowledge import Question
 from services.classifier.app import shadow_worker
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
+from services.classifier.handlers.regimes import Canary, Regime
 from services.classifier.handlers.shadow import Shadowing
 from services.classifier.inbound.kafka import handlers
+from services.classifier.outbound.admission import CandidateAdmission
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.ports import Answer, Ask, Cost, Provider
 from services.runtime.changes import seal_change
@@ -120,7 +122,7 @@ class Bench:
     time: float = 0.0
 
     def __post_init__(self) -> None:
-        self.shadowing = None if self.process.candidate is None else self.new_shadowing(self.process.candidate)
+        self.shadowing = None if self.process.candidate is None else self.new_shadowing()
         self.inbox = Inbox(self.database, "classifier", handlers({self.process.name: self.process}))
         self.worker = self.new_worker()
         self.reader = self.new_reader()
@@ -129,8 +131,7 @@ class Bench:
         proposing = Proposing(
             database=self.database,
             process=self.process,
-            models=[self.provider or self.model, *self.fallback],
-            desk=PlainDesk(self.process),
+            live=Regime(models=[self.provider or self.model, *self.fallback], desk=PlainDesk(self.process)),
             doors={"none": self.door or self.outside},
             sources={
                 "away": UnreachableSource(),
@@ -139,6 +140,7 @@ class Bench:
             asks_at_once=asyncio.Semaphore(self.asks_at_once),
             budget=PostgresBudget(self.database, self.process),
             clock=lambda: self.time,
+            canary=None if (candidate := self.process.candidate) is None else self.new_canary(candidate),
             beside=None if self.shadowing is None else self.shadowing.want,
         )
         return Worker(
@@ -152,13 +154,21 @@ class Bench:
             lease_seconds=60,
         )
 
-    def new_shadowing(self, candidate: Process) -> Shadowing:
+    def new_candidate(self) -> Regime:
+        models = [self.candidate, *self.fallback]
+        digests = {model.name: f"{model.name}'s" for model in self.fallback} | {self.candidate.name: CANDIDATE_REGIME}
+        return Regime(models=models, desk=PlainDesk(self.process), digests=digests, is_candidate=True)
+
+    def new_canary(self, candidate: Process) -> Canary:
+        regime = self.new_candidate()
+        admission = CandidateAdmission(candidate, regime.digests, {})
+        return Canary(process=candidate.name, regime=regime, may_serve=admission.given)
+
+    def new_shadowing(self) -> Shadowing:
         return Shadowing(
             database=self.database,
-            process=candidate,
-            regime=CANDIDATE_REGIME,
-            model=self.candidate,
-            desk=PlainDesk(candidate),
+            process=self.process,
+            regime=self.new_candidate(),
             asks_at_once=asyncio.Semaphore(self.asks_at_once),
             budget=PostgresBudget(self.database, self.process),
             clock=lambda: self.time,

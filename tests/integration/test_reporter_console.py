@@ -491,6 +491,7 @@ async def test_metrics_tell_what_the_projections_say(site: Site) -> None:
     assert 'nightshift_cases{state="answered"} 13.0' in metrics
     assert "nightshift_dead_letters_open 1.0" in metrics
     assert 'nightshift_switch_on{process="support"} 0.0' in metrics  # no row means off
+    assert 'nightshift_candidate_mode{process="support"} 0.0' in metrics  # as above
     assert 'nightshift_today_runs{process="support"}' in metrics
     assert 'nightshift_intake_hours{process="support",state="unknown"}' in metrics
     assert 'nightshift_first_replies{process="support",state="met"}' in metrics

@@ -36,6 +36,7 @@ from services.runtime.postgres import Database, connect
 from services.runtime.process import Ceilings, Tell
 from services.runtime.stop import Stop
 from tests.conftest import MigratedDatabase
+from tests.fakes.acting import ordered
 from tests.fakes.other_side import Answer, OtherSide, Silence
 from tests.unit.reporter.night import POLICY, Story, budget_events, records, tell
 
@@ -166,6 +167,27 @@ async def test_a_process_that_is_not_served_is_told_once_and_is_over_when_a_pers
     (message,) = told(bench.duty)
     assert "support: not served, for claude:m has no passed eval on record; its cases wait, since" in message
     assert [(cause.kind, cause.work) for cause in during] == [("regime", "claude:m")]
+    assert await bench.causes() == []
+
+
+async def test_a_candidate_that_was_switched_off_by_itself_is_told_until_somebody_orders_anything(
+    migrated: MigratedDatabase, bench: Bench
+) -> None:
+    async with connect(migrated.admin_url, schema="control", connections_max=1) as database, database.connection() as c:
+        await ordered(c, "support", "canary", 5, "870a523752f9")
+        await bench.teller().look()
+        while_it_proposes = await bench.causes()
+        await c.execute("SELECT control.end_candidate('support', 1, 'held: 9 of 10', 'nightshift/actor')")
+        for _ in range(3):
+            await bench.teller().look()
+        causes = await bench.causes()
+        await ordered(c, "support", "off", 0, "870a523752f9")
+        await c.execute("UPDATE control.candidates SET changed_by = 'ana'")
+        await bench.teller().look()
+
+    (message,) = told(bench.duty)
+    assert "support: the candidate is worse than what is live, and was switched off: held: 9 of 10, since" in message
+    assert (while_it_proposes, [(cause.kind, cause.count) for cause in causes]) == ([], [("candidate", 1)])
     assert await bench.causes() == []
 
 

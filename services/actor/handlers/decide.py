@@ -1,8 +1,9 @@
 """The work `decide`: a proposal becomes a decision, its effects, its request for approval, its handover."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -14,6 +15,7 @@ from contracts.events.decisions import ApprovalRequested, DecidedFrom, DecisionM
 from contracts.sealed import SealedText, UnsealableError
 from services.actor.domain import effect, gate
 from services.actor.handlers import circumstances, ledger
+from services.actor.handlers.candidate import Trial, add_trials
 from services.actor.handlers.hand_over import Handover, hand_over
 from services.actor.handlers.judge import Judgment, Question, judge
 from services.actor.handlers.say import Cause, decisions_total, say
@@ -25,7 +27,7 @@ from services.runtime.process import Process
 from services.runtime.tasks import Claim, Done, Outcome
 
 _PROPOSALS = """
-SELECT p.case_id, p.basis, p.proposal_id, p.facts, p.output, p.label,
+SELECT p.case_id, p.basis, p.proposal_id, p.facts, p.output, p.label, p.regime, p.candidate, p.cost_usd,
        EXISTS (SELECT 1 FROM decisions d WHERE d.case_id = p.case_id AND d.basis = p.basis
                AND d.proposal_id IS NOT NULL) AS decided, statement_timestamp() AS now,
        EXISTS (SELECT 1 FROM holds h WHERE h.case_id = p.case_id AND h.released_at IS NULL) AS held
@@ -51,13 +53,37 @@ ON CONFLICT DO NOTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proposed:
+    """What of the proposal is no part of the question."""
+
+    label: str
+    regime: str | None
+    candidate: bool
+    cost_usd: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
     """A judgment with what it was made from."""
 
     question: Question
     judgment: Judgment
     cause: Cause
-    label: str
+    proposed: Proposed
+
+    @property
+    def label(self) -> str:
+        return self.proposed.label
+
+    @property
+    def trial(self) -> Trial:
+        return Trial(
+            event_id=self.decision_id,
+            regime=self.proposed.regime,
+            candidate=self.proposed.candidate,
+            outcome=verdict_of(self.judgment.decision),
+            cost_usd=self.proposed.cost_usd,
+        )
 
     @property
     def decision_id(self) -> UUID:
@@ -95,18 +121,18 @@ class Decide:
         loaded = await self._load(claims)
         return [self._one(claim, loaded.get(claim.case_id)) for claim in claims]
 
-    def _one(self, claim: Claim, loaded: tuple[Question, str] | None) -> Outcome | Exception:
+    def _one(self, claim: Claim, loaded: tuple[Question, Proposed] | None) -> Outcome | Exception:
         if loaded is None:
             return Never("proposal_missing", "there is no such proposal")
-        question, label = loaded
+        question, proposed = loaded
         try:
             judgment = judge(self._process, question)
         except UnsealableError as error:
             return error
         cause = Cause(claim.cause, claim.correlation_id, claim.traceparent)
-        return Done(result=Decided(question=question, judgment=judgment, cause=cause, label=label))
+        return Done(result=Decided(question=question, judgment=judgment, cause=cause, proposed=proposed))
 
-    async def _load(self, claims: Sequence[Claim]) -> dict[str, tuple[Question, str]]:
+    async def _load(self, claims: Sequence[Claim]) -> dict[str, tuple[Question, Proposed]]:
         name = self._process.name
         ids = [claim.case_id for claim in claims]
         async with self._database.connection() as connection:
@@ -136,7 +162,9 @@ class Decide:
                     held=row["held"],
                     now=now,
                 ),
-                row["label"],
+                Proposed(
+                    label=row["label"], regime=row["regime"], candidate=row["candidate"], cost_usd=row["cost_usd"]
+                ),
             )
             for row in rows
         }
@@ -162,6 +190,7 @@ class Decide:
         ]
         await outbox.append(connection, [*said, *map(self._requested, approvals)])
         await keep_decided(connection, self._process, said)
+        await add_trials(connection, self._process, [d.trial for d in made])
         for decided in made:
             decisions_total.labels(self._process.name, verdict_of(decided.judgment.decision)).inc()
 
@@ -171,7 +200,7 @@ class Decide:
         return [
             d
             if (newest[d.case_id] or "") <= d.question.basis  # what it went back behind, the claim finds
-            else Decided(question=d.question, judgment=Judgment(decision=gate.STALE), cause=d.cause, label=d.label)
+            else replace(d, judgment=Judgment(decision=gate.STALE))
             for d in made
         ]
 

@@ -8,6 +8,7 @@ from contracts.envelope import Event, follow_up_id
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.decisions import DecisionMade
 from contracts.events.proposals import ProposalFailed
+from services.actor.handlers.candidate import add_failures
 from services.actor.handlers.hand_over import NO_BASIS, Handover, hand_over, say_planned
 from services.actor.handlers.say import Cause, decisions_total, say
 from services.runtime import cases, outbox
@@ -28,6 +29,8 @@ ON CONFLICT DO NOTHING RETURNING decision_id, decided_at
 
 async def failed(connection: Connection, events: Sequence[Event[Fact]], *, processes: Mapping[str, Process]) -> None:
     """Hand the cases over, each once a basis. A failure of a case that is not known yet waits for its first news."""
+    for process in processes.values():
+        await add_failures(connection, process, events)
     known = await cases.read(connection, processes, [event.case_id for event in events])
     wanted: list[Handover] = []
     for event in events:

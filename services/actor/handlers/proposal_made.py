@@ -19,17 +19,21 @@ from services.runtime.process import Process
 DECIDE = "decide"
 
 _KEEP = """
-INSERT INTO proposals (case_id, basis, proposal_id, process, correlation_id, traceparent, facts, output, label)
+INSERT INTO proposals (case_id, basis, proposal_id, process, correlation_id, traceparent, facts, output, label, regime,
+                       candidate, cost_usd)
 SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-                     $9::text[])
+                     $9::text[], $10::text[], $11::boolean[], $12::numeric[])
 ON CONFLICT DO NOTHING RETURNING proposal_id
 """
 _KEEP_INSTEAD = """
 WITH instead AS (
     UPDATE proposals p SET proposal_id = n.proposal_id, correlation_id = n.correlation_id, traceparent = n.traceparent,
-           facts = n.facts, output = n.output, label = n.label, received_at = clock_timestamp()
+           facts = n.facts, output = n.output, label = n.label, regime = n.regime, candidate = n.candidate,
+           cost_usd = n.cost_usd, received_at = clock_timestamp()
     FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-                $9::text[]) n(case_id, basis, proposal_id, process, correlation_id, traceparent, facts, output, label),
+                $9::text[], $10::text[], $11::boolean[], $12::numeric[])
+             n(case_id, basis, proposal_id, process, correlation_id, traceparent, facts, output, label, regime,
+               candidate, cost_usd),
          decisions d, cases c
     WHERE p.case_id = n.case_id AND p.basis = n.basis AND d.case_id = p.case_id AND d.basis = p.basis
       AND d.verdict = 'ignore' AND c.case_id = p.case_id AND c.basis = p.basis
@@ -79,6 +83,9 @@ async def _keep(connection: Connection, statement: str, made: Sequence[_Made]) -
         [d.facts for _, d in made],
         [d.output for _, d in made],
         [d.label for _, d in made],
+        [d.regime for _, d in made],
+        [d.candidate for _, d in made],
+        [d.cost_usd for _, d in made],
     )
     kept = {row["proposal_id"] for row in rows}
     await tasks.want(

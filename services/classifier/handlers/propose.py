@@ -2,22 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from uuid import UUID
 
 from connectors.protocol import LooksUp, Reads
-from contracts.base import Fact
+from contracts.base import Contract, Fact
+from contracts.decision import Facts
 from contracts.envelope import Event, follow_up_id
-from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade
+from contracts.events.proposals import FactsRead, ModelFailed, ProposalFailed, ProposalMade
 from contracts.failures import LaterError
 from services.classifier.handlers.ask_model import Accepted, PausedError, Rejected
 from services.classifier.handlers.ask_models import NobodyAnsweredError, ask_models
 from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
-from services.classifier.ports import Budget, Cost, Desk, MoneyReservedError, Provider
+from services.classifier.handlers.regimes import Canary, Regime
+from services.classifier.ports import Ask, Budget, Cost, MoneyReservedError, Purse
 from services.runtime import cases, switches, telemetry
 from services.runtime.cases import Change, StoredCase, merging
 from services.runtime.failures import Never
@@ -59,15 +61,15 @@ class Proposing:
 
     database: Database
     process: Process
-    models: Sequence[Provider]
-    """The first choice, and what is asked where the one before fails."""
-    desk: Desk
+    live: Regime
     doors: Mapping[str, Reads]
     sources: Mapping[str, LooksUp]
     asks_at_once: asyncio.Semaphore
     budget: Budget
     clock: Callable[[], float] = time.monotonic
     """Seconds that only rise."""
+    canary: Canary | None = None
+    """Asked instead, where a case is its own."""
     beside: Beside | None = None
     """Told of what was said, in the transaction that says it."""
 
@@ -75,8 +77,12 @@ class Proposing:
         """Propose for each claim; one that fails leaves the others alone."""
         claimed_at = self.clock()
         held = await loaded(self.database, self.process, claims)
+        its_own: frozenset[str] = frozenset()
+        if self.canary is not None:
+            async with self.database.connection() as connection:
+                its_own = await self.canary.takes(connection, [claim.case_id for claim in claims])
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(self._one(claimed_at, *one)) for one in held]
+            asked = [group.create_task(self._one(claimed_at, *one, by=self._by(one[0], its_own))) for one in held]
         return [task.result() for task in asked]
 
     async def store(self, connection: Connection, finished: Sequence[tuple[Claim, Done]]) -> None:
@@ -108,13 +114,16 @@ class Proposing:
     def _waits(self, stored: StoredCase) -> bool:
         return self.process.case.basis(stored.case) is not None and self.process.case.awaits_answer(stored.case)
 
+    def _by(self, claim: Claim, its_own: Collection[str]) -> Regime:
+        return self.canary.regime if self.canary is not None and claim.case_id in its_own else self.live
+
     async def _one(
-        self, claimed_at: float, claim: Claim, stored: StoredCase, keys: CaseKeys, now: datetime
+        self, claimed_at: float, claim: Claim, stored: StoredCase, keys: CaseKeys, now: datetime, *, by: Regime
     ) -> Outcome | Exception:
         try:
             async with self.asks_at_once:
                 with telemetry.span("propose", claim.traceparent) as traceparent:
-                    run = _Run(claim, claimed_at, keys, now, traceparent)
+                    run = _Run(claim, by, claimed_at, keys, now, traceparent)
                     try:
                         return await self._propose(run, stored)
                     except MoneyReservedError:
@@ -142,6 +151,8 @@ class Proposing:
             tokens_out=taken.tokens_out,
             cost_usd=taken.cost_usd,
             failed=error.failed if isinstance(error, NobodyAnsweredError) else (),
+            regime=run.by.digest_of(0),
+            candidate=run.by.is_candidate,
         )
         return run.event(failed)
 
@@ -157,11 +168,14 @@ class Proposing:
         case = module.reveal(stored.case, run.keys.unseal)
         facts = await read_facts(self.process.facts.queries(case), self.sources)
         told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
-        ask = await self.desk.ask(case, facts)
-        falls_back_on = self.process.settings.model.falls_back_on
-        may_call = partial(still_runs, self.database, self.clock, run.claimed_at, run.claim)
         purse = self.budget.purse(run.claim, run.tell_what_calls_took({run.claim.basis, basis}))
-        answer, in_vain = await ask_models(self.models, falls_back_on, ask, purse, may_call=may_call)
+        try:
+            ask, answer, in_vain = await self._asked(run, purse, case, facts)
+        except NobodyAnsweredError:
+            if not run.by.is_candidate:
+                raise
+            run = replace(run, by=self.live)  # a customer does not wait for what is on trial
+            ask, answer, in_vain = await self._asked(run, purse, case, facts)
         match answer:
             case Rejected(code, why, spent):
                 failed = ProposalFailed(
@@ -172,6 +186,8 @@ class Proposing:
                     tokens_out=spent.tokens_out,
                     cost_usd=spent.cost_usd,
                     failed=in_vain,
+                    regime=run.by.digest_of(0),
+                    candidate=run.by.is_candidate,
                 )
                 return Never(code, why, (told, run.event(failed)))
             case Accepted(output, model, spent):
@@ -182,15 +198,26 @@ class Proposing:
                     output=run.keys.seal(output.model_dump_json()),
                     label=output.label,
                     confidence=output.confidence,
-                    made_from=self.desk.made_from(model, ask),
+                    made_from=run.by.desk.made_from(model, ask),
                     tokens_in=spent.tokens_in,
                     tokens_out=spent.tokens_out,
                     cost_usd=spent.cost_usd,
                     latency_ms=spent.latency_ms,
                     attempts=spent.attempts,
                     failed=in_vain,
+                    regime=run.by.digest_of(len(in_vain)),
+                    candidate=run.by.is_candidate,
                 )
                 return Done((told, run.event(made)), read)
+
+    async def _asked(
+        self, run: "_Run", purse: Purse, case: Contract, facts: Facts
+    ) -> tuple[Ask, Accepted | Rejected, tuple[ModelFailed, ...]]:
+        """What was asked, and what came of it. Raises what ask_models raises."""
+        ask = await run.by.desk.ask(case, facts)
+        falls_back_on = self.process.settings.model.falls_back_on
+        may_call = partial(still_runs, self.database, self.clock, run.claimed_at, run.claim)
+        return ask, *(await ask_models(run.by.models, falls_back_on, ask, purse, may_call=may_call))
 
 
 async def still_runs(database: Database, clock: Callable[[], float], claimed_at: float, claim: Claim) -> None:
@@ -208,6 +235,7 @@ class _Run:
     """One claim's work: what its events have in common."""
 
     claim: Claim
+    by: Regime
     claimed_at: float
     keys: CaseKeys
     now: datetime

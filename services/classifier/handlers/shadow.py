@@ -20,7 +20,8 @@ from services.classifier.handlers.ask_model import Accepted, PausedError, ask_mo
 from services.classifier.handlers.complete import loaded
 from services.classifier.handlers.propose import SOURCE, still_runs
 from services.classifier.handlers.read_facts import facts_json
-from services.classifier.ports import Ask, Budget, Cost, Desk, Provider
+from services.classifier.handlers.regimes import Regime
+from services.classifier.ports import Ask, Budget, Cost, Desk
 from services.runtime import candidates, tasks, telemetry
 from services.runtime.failures import Again, Never, tell
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
@@ -72,10 +73,8 @@ class Shadowing:
 
     database: Database
     process: Process
-    """The candidate."""
-    regime: str
-    model: Provider
-    desk: Desk
+    regime: Regime
+    """The candidate's. Its first choice alone is asked: what a fallback would say is no news of it."""
     asks_at_once: asyncio.Semaphore
     budget: Budget
     clock: Callable[[], float] = time.monotonic
@@ -84,7 +83,7 @@ class Shadowing:
     async def want(self, connection: Connection, said: Sequence[Event[Fact]]) -> None:
         """Open work for the live proposals among `said` whose cases are of the share, in their transaction."""
         order = await candidates.order_of(connection, self.process.name)
-        if order is None or order.regime != self.regime:
+        if order is None or order.regime != self.regime.digest_of(0):
             return
         made = [
             (event, event.data)
@@ -128,7 +127,7 @@ class Shadowing:
             if claim.case_id in asked
             and self.process.case.basis(stored.case) == claim.basis
             and order is not None
-            and order.regime == self.regime
+            and order.regime == self.regime.digest_of(0)
             and order.takes(SHADOW, claim.case_id)
         }
         async with asyncio.TaskGroup() as group:
@@ -146,8 +145,8 @@ class Shadowing:
             async with self.asks_at_once:
                 with telemetry.span("shadow", run.claim.traceparent):
                     may_call = partial(still_runs, self.database, self.clock, run.claimed_at, run.claim)
-                    ask = await ask_again(self.process, self.desk, run.asked, run.keys)
-                    answer = await ask_model(self.model, ask, purse, may_call=may_call)
+                    ask = await ask_again(self.process, self.regime.desk, run.asked, run.keys)
+                    answer = await ask_model(self.regime.models[0], ask, purse, may_call=may_call)
         except (PausedError, *UNAVAILABLE, *CONTENDED) as error:
             return error
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the candidate's failure, and is said
@@ -183,18 +182,18 @@ class Shadowing:
             output=run.keys.seal(answer.output.model_dump_json()),
             label=answer.output.label,
             confidence=answer.output.confidence,
-            made_from=self.desk.made_from(answer.model, ask),
+            made_from=self.regime.desk.made_from(answer.model, ask),
             **took,
         )
         return Done((said,))
 
     def _id(self, claim: Claim) -> UUID:
-        return follow_up_id(claim.cause, ProposalShadowed.TYPE, self.regime)
+        return follow_up_id(claim.cause, ProposalShadowed.TYPE, self.regime.digest_of(0))
 
     def _said(self, run: "_Run", **fields: object) -> Event[Fact]:
         claim = run.claim
         data = ProposalShadowed.model_validate(
-            {"basis": claim.basis, "proposal_id": claim.cause, "regime": self.regime, **fields}
+            {"basis": claim.basis, "proposal_id": claim.cause, "regime": self.regime.digest_of(0), **fields}
         )
         return Event(
             event_id=self._id(claim),

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from contracts.failures import LaterError, PermanentError
 from services.classifier.domain.regime import RECORDS, Record
 from services.classifier.ports import Answer, Ask, Cost, Provider
-from services.runtime.postgres import CONTENDED, UNAVAILABLE, Database
+from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
 from services.runtime.process import Process
 from services.runtime.stop import Stop
 
@@ -28,6 +28,9 @@ ON CONFLICT (process, regime) DO UPDATE SET seen_at = clock_timestamp(),
 RETURNING model, admitted_at IS NOT NULL AS admitted
 """
 
+_ADMITTED = """
+SELECT count(*) FROM control.regimes WHERE process = $1 AND regime = ANY($2) AND admitted_at IS NOT NULL
+"""
 _NOT_LOOKED_AT = LaterError(
     "model_unreachable", "its machine did not say yet which weights it has", seconds=LOOK_SECONDS
 )
@@ -57,6 +60,8 @@ class Admission:
         self._database = database
         self._process = process.name
         self._recorded = recorded_regimes(process.records)
+        self.regimes = dict[str, str]()
+        """By model, as far as they are known."""
         self._unrecorded = dict[str, str]()
         self._unknown: dict[str, tuple[Callable[[], Awaitable[str]], LaterError | PermanentError]] = {
             model: (find, _NOT_LOOKED_AT) for model, find in unknown.items()
@@ -67,6 +72,7 @@ class Admission:
 
     def _learn(self, model: str, regime: str) -> None:
         self._unknown.pop(model, None)
+        self.regimes[model] = regime
         waits.labels(self._process, model).set(regime not in self._recorded)
         if regime not in self._recorded:
             log.warning("no passed eval on record", process=self._process, model=model, regime=regime)
@@ -100,15 +106,11 @@ class Admission:
     async def look(self) -> None:
         """Once."""
         for model, (find, _) in list(self._unknown.items()):
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    regime = await find()
-            except (LaterError, PermanentError) as error:
-                self._unknown[model] = find, error
-            except TimeoutError:
-                self._unknown[model] = find, _NOT_LOOKED_AT
-            else:
+            regime = await _found(find)
+            if isinstance(regime, str):
                 self._learn(model, regime)
+            else:
+                self._unknown[model] = find, regime
         if not self._unrecorded:
             return
         async with self._database.connection() as connection:
@@ -119,6 +121,53 @@ class Admission:
         if given != self._given:
             log.info("a person admitted it" if given else "not admitted any more", process=self._process)
         self._given = given
+
+
+class CandidateAdmission:
+    """Whether a candidate may propose for cases: as for what is live, but it says nowhere that it waits."""
+
+    def __init__(
+        self, candidate: Process, regimes: Mapping[str, str], unknown: Mapping[str, Callable[[], Awaitable[str]]]
+    ) -> None:
+        """See Admission."""
+        self._process = candidate.name
+        self._recorded = recorded_of(candidate)
+        self.regimes = dict(regimes)
+        """By model, as far as they are known."""
+        self._unknown = dict(unknown)
+
+    async def run(self, stop: Stop) -> None:
+        """Ask for what only another machine knows, until it is known or told to stop."""
+        while self._unknown and not stop.is_set():
+            await self.look()
+            await stop.wait(LOOK_SECONDS if self._unknown else 0.0)
+        await stop.wait()
+
+    async def look(self) -> None:
+        """Once."""
+        for model, find in list(self._unknown.items()):
+            if isinstance(regime := await _found(find), str):
+                self.regimes[model] = regime
+                del self._unknown[model]
+
+    async def given(self, connection: Connection) -> bool:
+        """Whether each of its models has a passed eval on record, or a person admitted it."""
+        unrecorded = [*{*self.regimes.values()} - self._recorded]
+        if self._unknown or not unrecorded:
+            return not self._unknown
+        admitted = await connection.fetchval(_ADMITTED, self._process, unrecorded)
+        return bool(admitted == len(unrecorded))
+
+
+async def _found(find: Callable[[], Awaitable[str]]) -> str | LaterError | PermanentError:
+    """The regime, or why it is not known yet."""
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await find()
+    except (LaterError, PermanentError) as error:
+        return error
+    except TimeoutError:
+        return _NOT_LOOKED_AT
 
 
 class AdmittedProvider:
@@ -139,6 +188,11 @@ class AdmittedProvider:
         """See Provider."""
         self._admission.check(self.name)
         return await self._provider.propose(ask)
+
+
+def recorded_of(process: Process) -> frozenset[str]:
+    """The regimes that passed, by the records of a process; of a candidate by its own and the live ones."""
+    return recorded_regimes(process.folder) | recorded_regimes(process.records)
 
 
 def recorded_regimes(folder: Path) -> frozenset[str]:

@@ -145,7 +145,7 @@ def _proposed(data: proposals.ProposalMade) -> Told:
     given = f", given {count} passage{'' if count == 1 else 's'}" if count else ""
     return Told(
         "classifier",
-        f"{_in_vain(data.failed)}{data.made_from.model} took it for “{data.label}” with confidence "
+        f"{_whose(data)}{_in_vain(data.failed)}{data.made_from.model} took it for “{data.label}” with confidence "
         f"{data.confidence:.2f}{given}{again}, "
         f"in {data.latency_ms} ms for {data.cost_usd:f} USD.",
     )
@@ -153,12 +153,16 @@ def _proposed(data: proposals.ProposalMade) -> Told:
 
 def _proposal_failed(data: proposals.ProposalFailed) -> Told:
     cost = f" and {data.cost_usd:f} USD" if data.cost_usd else ""
-    asked = _in_vain(data.failed) if len(data.failed) > 1 else ""
+    asked = _whose(data) + (_in_vain(data.failed) if len(data.failed) > 1 else "")
     return Told("classifier", f"{asked}No proposal came of it after {data.attempts} attempts{cost} ({data.code}).")
 
 
 def _dropped(data: proposals.ProposalDropped) -> Told:
     return Told("classifier", f"Nobody waits for what {data.model} was asked any more; it took {data.cost_usd:f} USD.")
+
+
+def _whose(data: proposals.ProposalMade | proposals.ProposalFailed) -> str:
+    return "The candidate proposes for this case. " if data.candidate else ""
 
 
 def _in_vain(failed: Sequence[proposals.ModelFailed]) -> str:

@@ -31,7 +31,7 @@ SlaState = Literal["met", "breached", "waiting", "not_applicable"]
 By = Literal["automated", "staff"]
 IntakeState = Literal["complete", "missing", "backfilled", "unknown"]
 LetterState = Literal["open", "redrive_requested", "skip_requested", "redriven", "skipped", "resolved"]
-CauseKind = Literal["dead_letter", "held", "approval", "budget", "regime"]
+CauseKind = Literal["dead_letter", "held", "approval", "budget", "regime", "candidate"]
 
 
 class EffectRow(Contract):

@@ -64,6 +64,12 @@ _BUDGETS = """
 SELECT row::text FROM reporter.projections
 WHERE kind = 'budget' AND (state = 'total' OR at >= date_trunc('day', clock_timestamp(), 'UTC'))
 """
+_CANDIDATES = """
+SELECT process, 'candidate' AS kind, 'actor' AS service, 'canary' AS work, model AS code, 1 AS count,
+       changed_at AS since, NULL::timestamptz AS due_at, reason AS detail
+FROM control.candidates WHERE mode = 'off' AND changed_by = 'nightshift/actor'
+"""
+"""Until somebody orders anything about the candidate."""
 _SEE = """
 WITH found AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
@@ -134,6 +140,7 @@ class PostgresCauses:
             rows += await connection.fetch(_HELD, *held, timedelta(days=HELD_DAYS_MAX))
             rows += await connection.fetch(_APPROVALS, *held)
             rows += await connection.fetch(_REGIMES)
+            rows += await connection.fetch(_CANDIDATES)
             found = [Cause(**row) for row in rows]
             budgets = [BudgetRow.model_validate_json(text) for (text,) in await connection.fetch(_BUDGETS)]
             found += [_used_up(budget) for budget in budgets if self._is_in_force(budget)]

@@ -8,6 +8,7 @@ from prometheus_client import Gauge
 
 from services.reporter.domain.views import IntakeState, Status
 from services.reporter.ports import Reads
+from services.runtime.candidates import Mode
 from services.runtime.postgres import UNAVAILABLE
 from services.runtime.stop import Stop
 
@@ -29,6 +30,7 @@ last_error = Gauge(
 )
 # Of each process.
 switch_on = Gauge("nightshift_switch_on", "1 while effects and model calls may go out, 0 while it is off", ["process"])
+candidate_mode = Gauge("nightshift_candidate_mode", "0 off, 1 shadow, 2 canary: a candidate proposes", ["process"])
 first_replies = Gauge("nightshift_first_replies", "Cases by their first-reply SLA", ["process", "state"])
 due_soon = Gauge("nightshift_first_replies_due_soon", "Cases whose first reply is due in 15 minutes", ["process"])
 target = Gauge("nightshift_first_reply_target_ratio", "Share of first replies that shall be in time", ["process"])
@@ -89,6 +91,8 @@ def _tell_of_all(status: Status) -> None:
 
 def _tell_of(process: str, status: Status) -> None:
     switch_on.labels(process).set(any(not switch.paused for switch in status.switches))  # no row means off
+    modes = [candidate.mode for candidate in status.candidates] or ["off"]
+    candidate_mode.labels(process).set(get_args(Mode).index(modes[0]))
     for state in ("met", "breached", "overdue", "waiting", "not_applicable"):
         first_replies.labels(process, state).set(getattr(status.sla, state))
     due_soon.labels(process).set(status.sla.due_soon)
