@@ -1,6 +1,7 @@
 """A candidate put into shadow as the README leads to it: what it would have done is listed, and it did nothing."""
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -59,8 +60,11 @@ async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: N
                 story = ordered(f"nightshift case {case_id}")
                 without = typed(CANARY, state, **settings)
                 admitted = ordered(ADMIT)
-                let = ordered(CANARY)
+                let = ordered(CANARY.replace("5", "99"))
+                await world.begin(tickets=6, seconds=1)
+                await until(lambda: stands()["canary"][0]["cases"] >= 3)
                 on_trial = stands()
+                watched = ordered(from_readme("nightshift candidate support"))
                 ended = ordered(from_readme('nightshift candidate support --off --reason "seen enough"'))
                 after = stands()
                 process.send_signal(signal.SIGINT)
@@ -75,8 +79,9 @@ async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: N
     assert without.returncode != 0
     assert "`nightshift eval support --candidate --model nearest --write`, or" in " ".join(without.stderr.split())
     assert "its candidate may ask nearest without a passed eval" in admitted
-    assert "is in canary on 5 % of the cases" in let
-    assert (on_trial["mode"], on_trial["canary"][0]["cases"]) == ("canary", 0)
+    assert "is in canary on 99 % of the cases" in let
+    assert (on_trial["mode"], on_trial["percent"]) == ("canary", 99)
+    assert re.search(r"candidate +\d+ ", watched)
     assert "is off" in ended
     assert (after["mode"], after["reason"]) == ("off", "seen enough")
 

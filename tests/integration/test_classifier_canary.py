@@ -7,7 +7,7 @@ import pytest
 
 from contracts.events.dead_letters import DeadLetterRaised
 from contracts.events.proposals import ProposalFailed, ProposalMade, ProposalShadowed
-from contracts.failures import LaterError
+from contracts.failures import LaterError, PermanentError
 from services.classifier.handlers.regimes import Canary
 from services.classifier.outbound.admission import CandidateAdmission
 from tests.conftest import MigratedDatabase
@@ -105,12 +105,34 @@ async def test_where_it_fails_its_fallback_answers_under_its_own_regime(desk: Be
     assert await made(desk) == [(case_of(OURS), True, "other's")]
 
 
-async def test_what_it_does_not_answer_now_the_live_regime_answers_at_once(desk: Bench) -> None:
-    desk.candidate.answers = [LaterError("model_overloaded", "529", seconds=3600)]
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(LaterError("model_overloaded", "529", seconds=3600), id="for now"),
+        pytest.param(PermanentError("model_unknown", "no such model"), id="for ever"),
+    ],
+)
+async def test_what_it_does_not_answer_the_live_regime_answers_at_once(desk: Bench, failure: Exception) -> None:
+    desk.candidate.answers = [failure]
     await ask(desk, OURS)
 
     assert await made(desk) == [(case_of(OURS), False, None)]
     assert (len(desk.candidate.asked), len(desk.model.asked)) == (1, 1)
+    [event] = await desk.said(ProposalMade)
+    assert isinstance(event.data, ProposalMade)
+    assert [one.model for one in event.data.failed] == ["candidate"]
+    assert await desk.said(DeadLetterRaised) == []
+
+
+async def test_where_nobody_answers_the_work_waits_as_it_does_without_a_candidate(desk: Bench) -> None:
+    for model in desk.candidate, desk.model:
+        model.answers = [LaterError("model_overloaded", "529", seconds=3600), OTHER]
+    await ask(desk, OURS)
+    before = await made(desk)
+    await desk.hurry()
+    await desk.worker.step()
+
+    assert (before, await made(desk)) == ([], [(case_of(OURS), True, CANDIDATE_REGIME)])
 
 
 async def test_what_nobody_accepts_of_it_is_a_persons_and_says_whose_it_was(desk: Bench) -> None:

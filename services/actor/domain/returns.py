@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 CHANCE_MAX: Final = 0.01
-"""A difference that chance would make so often, or more, is none (Fisher's exact test, one-sided)."""
+"""A difference that chance would make so often, or more, is none (Fisher's exact test, one-sided).
 
-Worse = Literal["held", "refused", "failed"]
+Who looks again and again meets such a chance more often: a candidate goes back too early rather than too late.
+"""
 
 
 class Limits(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import structlog
@@ -46,7 +47,7 @@ class Trial:
     regime: str | None
     candidate: bool
     """It was the candidate's turn."""
-    outcome: Verdict | str
+    outcome: Verdict | Literal["failed"]
     cost_usd: Decimal
 
 

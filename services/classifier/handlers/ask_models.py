@@ -45,6 +45,9 @@ WHY: Final[Mapping[str, FallsBackOn]] = {
 }
 """The word of process.toml for each code of a failure."""
 
+SAID_NOTHING: Final[frozenset[FallsBackOn]] = frozenset({"unavailable", "overloaded", "rejected", "too_large"})
+"""Failures of a model that answered nothing, not even something that was not accepted."""
+
 passed_over_total = Counter(
     "nightshift_model_passed_over_total", "Models that failed, so that another was asked", ["provider", "why"]
 )

@@ -15,7 +15,13 @@ from contracts.envelope import Event, follow_up_id
 from contracts.events.proposals import FactsRead, ModelFailed, ProposalFailed, ProposalMade
 from contracts.failures import LaterError
 from services.classifier.handlers.ask_model import Accepted, PausedError, Rejected
-from services.classifier.handlers.ask_models import NobodyAnsweredError, ask_models
+from services.classifier.handlers.ask_models import (
+    SAID_NOTHING,
+    WHY,
+    NobodyAnsweredError,
+    ask_models,
+    passed_over_total,
+)
 from services.classifier.handlers.complete import completed, loaded
 from services.classifier.handlers.read_facts import facts_json, read_facts, without_values
 from services.classifier.handlers.regimes import Canary, Regime
@@ -123,9 +129,9 @@ class Proposing:
         try:
             async with self.asks_at_once:
                 with telemetry.span("propose", claim.traceparent) as traceparent:
-                    run = _Run(claim, by, claimed_at, keys, now, traceparent)
+                    run = _Run(claim, claimed_at, keys, now, traceparent)
                     try:
-                        return await self._propose(run, stored)
+                        return await self._propose(run, stored, by)
                     except MoneyReservedError:
                         raise
                     except LaterError as error:
@@ -151,12 +157,11 @@ class Proposing:
             tokens_out=taken.tokens_out,
             cost_usd=taken.cost_usd,
             failed=error.failed if isinstance(error, NobodyAnsweredError) else (),
-            regime=run.by.digest_of(0),
-            candidate=run.by.is_candidate,
+            regime=self.live.digest_of(0),
         )
         return run.event(failed)
 
-    async def _propose(self, run: "_Run", stored: StoredCase) -> Outcome:
+    async def _propose(self, run: "_Run", stored: StoredCase, by: Regime) -> Outcome:
         module = self.process.case
         read = None
         if module.needs_reading(stored.case):
@@ -169,14 +174,8 @@ class Proposing:
         facts = await read_facts(self.process.facts.queries(case), self.sources)
         told = run.event(FactsRead(basis=basis, facts=without_values(facts), answers=run.keys.seal(facts_json(facts))))
         purse = self.budget.purse(run.claim, run.tell_what_calls_took({run.claim.basis, basis}))
-        try:
-            ask, answer, in_vain = await self._asked(run, purse, case, facts)
-        except NobodyAnsweredError:
-            if not run.by.is_candidate:
-                raise
-            run = replace(run, by=self.live)  # a customer does not wait for what is on trial
-            ask, answer, in_vain = await self._asked(run, purse, case, facts)
-        match answer:
+        asked = await self._ask(run, purse, case, facts, by)
+        match asked.answer:
             case Rejected(code, why, spent):
                 failed = ProposalFailed(
                     basis=basis,
@@ -185,39 +184,67 @@ class Proposing:
                     tokens_in=spent.tokens_in,
                     tokens_out=spent.tokens_out,
                     cost_usd=spent.cost_usd,
-                    failed=in_vain,
-                    regime=run.by.digest_of(0),
-                    candidate=run.by.is_candidate,
+                    failed=asked.in_vain,
+                    regime=asked.regime,
+                    candidate=asked.by.is_candidate,
                 )
                 return Never(code, why, (told, run.event(failed)))
             case Accepted(output, model, spent):
                 made = ProposalMade(
                     basis=basis,
                     case=stored.case.model_dump(mode="json"),
-                    facts=run.keys.seal(facts_json(ask.facts)),
+                    facts=run.keys.seal(facts_json(asked.ask.facts)),
                     output=run.keys.seal(output.model_dump_json()),
                     label=output.label,
                     confidence=output.confidence,
-                    made_from=run.by.desk.made_from(model, ask),
+                    made_from=asked.by.desk.made_from(model, asked.ask),
                     tokens_in=spent.tokens_in,
                     tokens_out=spent.tokens_out,
                     cost_usd=spent.cost_usd,
                     latency_ms=spent.latency_ms,
                     attempts=spent.attempts,
-                    failed=in_vain,
-                    regime=run.by.digest_of(len(in_vain)),
-                    candidate=run.by.is_candidate,
+                    failed=asked.in_vain,
+                    regime=asked.regime,
+                    candidate=asked.by.is_candidate,
                 )
                 return Done((told, run.event(made)), read)
 
-    async def _asked(
-        self, run: "_Run", purse: Purse, case: Contract, facts: Facts
-    ) -> tuple[Ask, Accepted | Rejected, tuple[ModelFailed, ...]]:
-        """What was asked, and what came of it. Raises what ask_models raises."""
-        ask = await run.by.desk.ask(case, facts)
+    async def _ask(self, run: "_Run", purse: Purse, case: Contract, facts: Facts, by: Regime) -> "_Asked":
+        """Ask; where a candidate says nothing at all, now or ever, the live regime at once: no customer waits for it.
+
+        Raises what ask_models raises.
+        """
+        in_vain: tuple[ModelFailed, ...] = ()
+        if by.is_candidate:
+            try:
+                asked = await self._ask_by(by, run, purse, case, facts)
+            except NobodyAnsweredError as error:
+                in_vain = error.failed
+            else:
+                if not isinstance(asked.answer, Rejected) or WHY.get(asked.answer.code) not in SAID_NOTHING:
+                    return asked
+                in_vain = asked.in_vain
+            passed_over_total.labels(in_vain[-1].model, WHY.get(in_vain[-1].code)).inc()
+        asked = await self._ask_by(self.live, run, purse, case, facts)
+        return replace(asked, in_vain=(*in_vain, *asked.in_vain))
+
+    async def _ask_by(self, by: Regime, run: "_Run", purse: Purse, case: Contract, facts: Facts) -> "_Asked":
+        ask = await by.desk.ask(case, facts)
         falls_back_on = self.process.settings.model.falls_back_on
         may_call = partial(still_runs, self.database, self.clock, run.claimed_at, run.claim)
-        return ask, *(await ask_models(run.by.models, falls_back_on, ask, purse, may_call=may_call))
+        answer, in_vain = await ask_models(by.models, falls_back_on, ask, purse, may_call=may_call)
+        return _Asked(by, ask, answer, in_vain, by.digest_of(len(in_vain) if isinstance(answer, Accepted) else 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What came of a question, and by whom."""
+
+    by: Regime
+    ask: Ask
+    answer: Accepted | Rejected
+    in_vain: tuple[ModelFailed, ...]
+    regime: str | None
 
 
 async def still_runs(database: Database, clock: Callable[[], float], claimed_at: float, claim: Claim) -> None:
@@ -235,7 +262,6 @@ class _Run:
     """One claim's work: what its events have in common."""
 
     claim: Claim
-    by: Regime
     claimed_at: float
     keys: CaseKeys
     now: datetime

@@ -20,8 +20,8 @@ class Regime:
     is_candidate: bool = False
 
     def digest_of(self, place: int) -> str | None:
-        """Of the model at this place; of the first where none answered."""
-        return self.digests.get(self.models[place if place < len(self.models) else 0].name)
+        """Of the model at this place; none where only its machine knows, and did not say yet."""
+        return self.digests.get(self.models[place].name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
