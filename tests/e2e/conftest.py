@@ -17,7 +17,9 @@ import asyncpg
 import psutil
 import pytest
 
-from nightshift.embedded.child import bound
+from nightshift.demo.outside import Credentials
+from nightshift.demo.play import OVERRIDES
+from nightshift.embedded.child import bound, free_port
 from nightshift.supervisor import PROJECT
 from services.runtime.postgres import Connection
 from tests import readme
@@ -157,6 +159,16 @@ def started(line: str, state: Path, *, until: str, **settings: str) -> Iterator[
         finally:
             if process.poll() is None:
                 process.terminate()
+
+
+def settings_beside(known: Credentials, processes: Path) -> dict[str, str]:
+    """What `nightshift up` needs beside a simulated help desk, for processes of a folder; no shop answers."""
+    return {
+        **known.environment(),
+        "NIGHTSHIFT_SHOP_URL": f"postgresql://reader@127.0.0.1:{free_port()}/shop",
+        "NIGHTSHIFT_PROCESSES_FOLDER": str(processes),
+        "NIGHTSHIFT_PROCESS_OVERRIDES": OVERRIDES,
+    }
 
 
 def alive(pids: Sequence[int]) -> list[psutil.Process]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nightshift.demo import outside
-from nightshift.demo.play import OVERRIDES
 from nightshift.embedded.child import free_port
 from services.runtime.process import SHIPPED
-from tests.e2e.conftest import END_SECONDS_MAX, NewState, started, typed
+from tests.e2e.conftest import END_SECONDS_MAX, NewState, settings_beside, started, typed
 from tests.readme import from_readme
 from tests.waiting import until
 
@@ -22,12 +21,7 @@ async def test_a_changed_prompt_waits_for_a_person_or_for_its_record_and_loses_n
     with (folder / "steps" / "answer" / "prompt.md").open("a") as prompt:
         prompt.write("\nBe kind.\n")
     known = outside.credentials(tmp_path / "world", None)
-    settings = {
-        **known.environment(),
-        "NIGHTSHIFT_SHOP_URL": f"postgresql://reader@127.0.0.1:{free_port()}/shop",
-        "NIGHTSHIFT_PROCESSES_FOLDER": str(folder.parent),
-        "NIGHTSHIFT_PROCESS_OVERRIDES": OVERRIDES,
-    }
+    settings = settings_beside(known, folder.parent)
     port = free_port()
     webhook_url = f"http://127.0.0.1:{port}/webhooks/support/zendesk"
     with new_state() as state:
