@@ -74,6 +74,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(missing)
         if item.path.name.startswith("test_embedded_"):
             pytest.skip("about the embedded stack itself")
+        if item.get_closest_marker("alike_on_any_stack"):
+            pytest.skip("alike on any stack")
 
 
 @dataclass(frozen=True)

@@ -330,13 +330,15 @@ class System:
         self.figures.recovery_seconds.append(time.monotonic() - began)
 
     async def _until_work_gets_through(self) -> None:
-        """Every service is ready, and the log has grown since; or nothing waits that could make it grow."""
+        """Every service was ready since, and the log has grown; or nothing waits that could make it grow."""
         _, before = await self._busy()
+        missing = set(self.names)
         async with asyncio.timeout(RECOVERY_SECONDS_MAX):
             while True:
                 busy, count = await self._busy()
                 before = count if before < 0 else before
-                if (not busy or count > before >= 0) and all([await self.ready(name) for name in self.names]):
+                missing -= {name for name in missing if await self.ready(name)}
+                if (not busy or count > before >= 0) and not missing:
                     return
                 await asyncio.sleep(LOOK_SECONDS)
 

@@ -7,12 +7,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nightshift.demo import outside
 from nightshift.embedded.child import free_port
 from services.runtime.process import SHIPPED
 from tests.e2e.conftest import END_SECONDS_MAX, NewState, settings_beside, started, typed
 from tests.readme import from_readme
 from tests.waiting import until
+
+pytestmark = pytest.mark.alike_on_any_stack
 
 ADMIT = from_readme('nightshift admit support --candidate --reason "the vendor is too slow for evals today"')
 CANARY = from_readme('nightshift candidate support --canary 5 --reason "the shadow was right"')

@@ -6,12 +6,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nightshift.demo import outside
 from nightshift.embedded.child import free_port
 from services.runtime.process import SHIPPED
 from tests.e2e.conftest import END_SECONDS_MAX, NewState, settings_beside, started, typed
 from tests.readme import from_readme
 from tests.waiting import until
+
+pytestmark = pytest.mark.alike_on_any_stack
 
 
 async def test_a_changed_prompt_waits_for_a_person_or_for_its_record_and_loses_nothing(
