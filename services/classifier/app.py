@@ -11,6 +11,7 @@ from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.protocol import Reads
 from services.classifier.config import Settings
+from services.classifier.domain.regime import NEAREST
 from services.classifier.handlers.ask_models import count_all_from_zero
 from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
@@ -23,7 +24,7 @@ from services.classifier.outbound.admission import Admission, AdmittedProvider, 
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.doors import PacedReads
-from services.classifier.outbound.nearest import NAME, Nearest
+from services.classifier.outbound.nearest import Nearest
 from services.classifier.outbound.passages import PassageIndex
 from services.classifier.outbound.passages_in_memory import PassagesInMemory
 from services.classifier.outbound.patient import PatientProvider
@@ -149,12 +150,12 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
 
     Raises ProcessInvalidError, PricesInvalidError, MissingSettingError.
     """
-    if name == NAME:
+    if name == NEAREST:
         return Nearest(process)
     vendor, _, model = name.partition(":")
     if vendor not in {CLAUDE, ollama.VENDOR} or not model:
         raise ProcessInvalidError(
-            f"there is no model {name!r}: name `{NAME}`, or `{CLAUDE}:` or `{ollama.VENDOR}:` and a model, which is "
+            f"there is no model {name!r}: name `{NEAREST}`, or `{CLAUDE}:` or `{ollama.VENDOR}:` and a model, which is "
             f"{known_models(settings.prices)}"
         )
     price = price_of(vendor, model, settings.prices)
@@ -283,7 +284,7 @@ def _finds(models: Sequence[Provider], process: Process, database: Database) -> 
 
 def _searches(models: Sequence[str]) -> bool:
     """`nearest` answers by label, and so are its passages found, in memory; a search finds it no better ones."""
-    return any(name != NAME for name in models)
+    return any(name != NEAREST for name in models)
 
 
 def _worker(

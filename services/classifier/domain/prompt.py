@@ -22,6 +22,8 @@ from contracts.decision import Facts
 from contracts.knowledge import Passage, Question
 from services.classifier.domain.knowledge import FACT
 
+FORM: Final = 1
+"""Raised by whoever has a model shown equal data otherwise: what was proved of it before is proved no more."""
 DATA_CHARACTERS_MAX: Final = 60_000
 """Of the whole data, escapes counted: some 15 thousand tokens."""
 TEXT_CHARACTERS_MAX: Final = 10_000

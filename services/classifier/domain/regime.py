@@ -9,17 +9,24 @@ from pydantic import BaseModel, ConfigDict
 
 RECORDS: Final = "evals.*.json"
 """Of the records in a process's folder, one a model."""
+NEAREST: Final = "nearest"
+"""The model that is code: ours, and the process's."""
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def regime_of(*, model: str, prompt: str, output_schema: str, examples: str, knowledge: str, retrieval: str) -> str:
+def regime_of(
+    *, model: str, code: str, prompt: str, output_schema: str, examples: str, knowledge: str, retrieval: str
+) -> str:
     """Digest of the model's name, the settings by which passages are found, and the digests of the rest.
+
+    `code`: what makes the question, and of `nearest` the answer.
 
     Equal regimes answer alike, as far as a model does. Limits of the rules are no part: they change what is done about
     an answer, and are tested as rules.
     """
     parts = {
         "model": model,
+        "code": code,
         "prompt": prompt,
         "output_schema": output_schema,
         "examples": examples,

@@ -10,8 +10,9 @@ from contracts.decision import Facts
 from contracts.events.proposals import MadeFrom, PassageUsed
 from contracts.knowledge import Passage, Question
 from services.classifier.domain import knowledge, prompt
-from services.classifier.domain.examples import Example, Examples, ExamplesInvalidError, Vote, parse
-from services.classifier.domain.regime import regime_of
+from services.classifier.domain.examples import METHOD, Example, Examples, ExamplesInvalidError, Vote, parse
+from services.classifier.domain.regime import NEAREST, regime_of
+from services.classifier.outbound import sources
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
 from services.classifier.ports import Ask, Finds, Found
 from services.runtime.process import Process
@@ -119,12 +120,21 @@ class KnowledgeDesk:
         """
         return regime_of(
             model=model if weights is None else f"{model}@{weights}",
+            code=self._code_of(model),
             prompt=_digest(self._instructions),
             output_schema=self._schema_digest,
             examples=self._library.examples_digest,
             knowledge=self._library.index_version,
             retrieval=self._process.settings.retrieval.model_dump_json(),
         )
+
+    def _code_of(self, model: str) -> str:
+        """What shows a model its question; of `nearest`, whose proof costs nothing, also all that this rests on."""
+        step = partial(self._process.step_module, self._process.settings.steps[-1].name)
+        if model != NEAREST:
+            return prompt.digest({"form": prompt.FORM, "question": sources.digest_of(step("question"))})
+        used = {part: sources.digest_with_imports(step(part), "processes") for part in ("question", "nearest")}
+        return prompt.digest({"method": METHOD, **used})
 
     @cached_property
     def _schema_digest(self) -> str:

@@ -10,11 +10,10 @@ from typing import cast
 from contracts.decision import Facts
 from contracts.knowledge import Passage
 from contracts.proposed import Proposed
+from services.classifier.domain.regime import NEAREST
 from services.classifier.outbound.desk import Library, library_of
 from services.classifier.ports import Answer, Ask
 from services.runtime.process import Process
-
-NAME = "nearest"
 
 Propose = Callable[..., Proposed]
 """`propose(*, label, confidence, familiar, question, facts, passages)` of the step's nearest.py."""
@@ -23,7 +22,7 @@ Propose = Callable[..., Proposed]
 class Nearest:
     """Implements ports.Provider for a process whose last step has `nearest.py`."""
 
-    name = NAME
+    name = NEAREST
 
     def __init__(self, process: Process) -> None:
         """Raises ExamplesInvalidError, KnowledgeInvalidError."""
@@ -53,6 +52,6 @@ class Nearest:
         )
         return Answer(
             text=proposal.model_dump_json(),
-            model=f"{NAME}:{self._library.index_version[:12]}",
+            model=f"{NEAREST}:{self._library.index_version[:12]}",
             latency_ms=round((time.perf_counter() - started) * 1000),
         )

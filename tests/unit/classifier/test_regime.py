@@ -1,15 +1,22 @@
 """A regime's digest, and the name of its record."""
 
+import inspect
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from services.classifier.domain import prompt
+from services.classifier.domain.examples import METHOD
 from services.classifier.domain.regime import record_of
+from services.classifier.outbound import desk
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.runtime.process import SHIPPED, load
+
+CLAUDE = "claude:claude-haiku-4-5"
 
 
 def regime(root: Path, model: str = "nearest") -> str:
@@ -56,8 +63,64 @@ def test_what_an_answer_depends_on_changes_the_regime(tmp_path: Path, change: Ca
     assert regime(tmp_path) != regime(SHIPPED)
 
 
+def with_more_code(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As if somebody had added to that module of the support process."""
+    read = inspect.getsource
+
+    def source(module: ModuleType) -> str:
+        more = "\n\nMORE = 1\n" if module.__name__ == f"processes.support.{name}" else ""
+        return read(module) + more
+
+    monkeypatch.setattr(inspect, "getsource", source)
+
+
+@pytest.mark.parametrize("name", ["steps.answer.nearest", "steps.answer.signs", "steps.answer.question", "text"])
+def test_the_code_that_answers_is_part_of_the_regime_of_nearest(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before = regime(SHIPPED)
+
+    with_more_code(monkeypatch, name)
+
+    assert regime(SHIPPED) != before
+
+
+def test_what_a_method_or_a_form_stands_for_is_part_of_the_regime_of_who_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = [regime(SHIPPED, model) for model in ("nearest", CLAUDE)]
+
+    monkeypatch.setattr(desk, "METHOD", METHOD + 1)
+    new_method = [regime(SHIPPED, model) for model in ("nearest", CLAUDE)]
+    monkeypatch.setattr(prompt, "FORM", prompt.FORM + 1)
+    new_form = [regime(SHIPPED, model) for model in ("nearest", CLAUDE)]
+
+    assert [a != b for a, b in zip(new_method, before, strict=True)] == [True, False]
+    assert [a != b for a, b in zip(new_form, new_method, strict=True)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"), [("steps.answer.question", True), ("steps.answer.nearest", False), ("text", False)]
+)
+def test_a_model_that_is_paid_is_not_proved_anew_for_code_that_it_is_not_shown_by(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, counts: bool
+) -> None:
+    before = regime(SHIPPED, CLAUDE)
+
+    with_more_code(monkeypatch, name)
+
+    assert (regime(SHIPPED, CLAUDE) != before) is counts
+
+
+@pytest.mark.parametrize("name", ["rules", "refunds", "effects", "objections", "policy"])
+def test_rules_and_effects_are_no_part_of_a_regime(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before = regime(SHIPPED)
+
+    with_more_code(monkeypatch, name)
+
+    assert regime(SHIPPED) == before
+
+
 def test_each_model_of_a_process_has_its_own_regime() -> None:
-    models = ("nearest", "claude:claude-haiku-4-5", "ollama:qwen3:8b")
+    models = ("nearest", CLAUDE, "ollama:qwen3:8b")
 
     assert len({regime(SHIPPED, model) for model in models}) == len(models)
 
