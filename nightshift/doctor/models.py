@@ -34,6 +34,7 @@ async def _model(place: Place, process: Process, name: str, settings: Settings) 
     try:
         provider = provider_of(name, process, settings)
         weights = await provider.weights()
+        regime = desk_without_database(process, name, settings).regime(name, weights)
     except MissingSettingError as error:
         return [Verdict("problem", f"{process.name} cannot ask {name}", str(error))]
     except (ProcessInvalidError, PricesInvalidError) as error:
@@ -42,7 +43,6 @@ async def _model(place: Place, process: Process, name: str, settings: Settings) 
     except (PermanentError, LaterError) as error:
         mend = "start Ollama and get the model (`ollama pull`), or correct NIGHTSHIFT_OLLAMA_URL"
         return [Verdict("problem", f"{process.name} cannot ask {name}: {error}", mend)]
-    regime = desk_without_database(process, name, settings).regime(name, weights)
     if regime in recorded_regimes(process.folder) or await _is_admitted(place, process, regime):
         return fine(f"{process.name} may ask {name}")
     mend = (

@@ -10,12 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from contracts.proposed import Proposed
 from nightshift import MendableError
+from services.classifier.domain.lines import LineInvalidError, objects
+from services.classifier.outbound.files import text_of
+from services.runtime.process import ProcessInvalidError
 
 FILE = "evals.jsonl"
 CANDIDATE = "candidate"
 """A line with this field is from the log, and nobody has said yet what is right."""
 FILL_IN = "?"
 """Stands in a candidate where a person says what is expected."""
+_MENDS = {CANDIDATE: f"a candidate from the log: say in `expected` what is right, then take `{CANDIDATE}` away"}
 
 
 class EvalsInvalidError(MendableError):
@@ -44,38 +48,21 @@ class Eval(BaseModel):
 
 def read(file: Path, proposal: type[Proposed]) -> tuple[Eval, ...]:
     """The evals of a process. Raises EvalsInvalidError."""
-    try:
-        content = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise EvalsInvalidError(f"{file} is not there: write labelled cases, a JSON object a line") from None
-    except UnicodeDecodeError as error:
-        at = error.object[: error.start].count(b"\n") + 1
-        raise EvalsInvalidError(f"{file}, line {at}: this is no UTF-8: save the file as UTF-8") from None
     found: dict[str, Eval] = {}
-    for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            one = Eval.model_validate(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise EvalsInvalidError(f"{file}, line {number}: no JSON ({error.msg}): one object a line") from None
-        except ValidationError as error:
-            raise EvalsInvalidError(f"{file}, line {number}: {'; '.join(_told(error))}") from None
-        for fault in _faults(one, proposal):
-            raise EvalsInvalidError(f"{file}, line {number}: {fault}")
-        if one.id in found:
-            raise EvalsInvalidError(f"{file}, line {number}: this text was there before: keep one of them")
-        found[one.id] = one
+    try:
+        for number, one in objects(text_of(file), Eval, _MENDS):
+            for fault in _faults(one, proposal):
+                raise EvalsInvalidError(f"{file}, line {number}: {fault}")
+            if one.id in found:
+                raise EvalsInvalidError(f"{file}, line {number}: this text was there before: keep one of them")
+            found[one.id] = one
+    except ProcessInvalidError as error:
+        raise EvalsInvalidError(str(error)) from None
+    except LineInvalidError as error:
+        raise EvalsInvalidError(f"{file}, {error}") from None
     if not found:
         raise EvalsInvalidError(f"{file} is empty: write labelled cases, a JSON object a line")
     return tuple(found.values())
-
-
-def _told(error: ValidationError) -> Iterator[str]:
-    for one in error.errors(include_url=False):
-        if one["loc"] == (CANDIDATE,):
-            yield f"a candidate from the log: say in `expected` what is right, then take `{CANDIDATE}` away"
-            continue
-        mend = f"; fields are {', '.join(Eval.model_fields)}" if one["type"] == "extra_forbidden" else ""
-        yield f"{'.'.join(map(str, one['loc']))}: {one['msg']}{mend}"
 
 
 def _faults(one: Eval, proposal: type[Proposed]) -> Iterator[str]:

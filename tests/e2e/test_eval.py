@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from nightshift import MendableError
 from nightshift.__main__ import build
 from nightshift.evals.result import from_lines
 from services.classifier.config import Settings
 from services.classifier.outbound.desk import KnowledgeDesk
-from services.runtime.process import SHIPPED, load_all
+from services.runtime.process import SHIPPED, ProcessInvalidError, load_all
 from tests.readme import from_readme
 
 RECORD = SHIPPED / "support" / "evals.nearest.json"
@@ -127,6 +128,37 @@ def test_a_model_that_is_asked_often_and_answers_alike_does_not_flicker() -> Non
     told = json.loads(done.output)
     assert told["fields"]["intent"]["of"] == 5 * len(from_lines(RECORD.read_text(), RECORD.name).rows)
     assert told["flickering"] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "content"),
+    [
+        ("knowledge/review.md", 3, b"+++\n# 1\n# caf\xe9\n"),
+        ("knowledge/review.md", 2, b"+++\ntitel = 1\n+++\n"),
+        ("examples.jsonl", 2, b'{"text": "a", "label": "a"}\n{"text": "caf\xe9", "label": "a"}\n'),
+        ("examples.jsonl", 1, b'{"text": "a", "label": "a", "lable": "b"}\n'),
+        ("steps/answer/prompt.md", 2, b"Answer.\ncaf\xe9\n"),
+        ("steps/answer/prompt.md", 2, b"Answer.\n{{policy.nosuch}}\n"),
+    ],
+)
+def test_a_file_of_the_process_that_cannot_be_used_is_refused_with_its_line(
+    folder: Path, part: str, line: int, content: bytes
+) -> None:
+    (folder / part).write_bytes(content)
+
+    failed = typed("support")
+
+    assert isinstance(failed.exception, MendableError | ProcessInvalidError)
+    assert f"{folder / part}, line {line}: " in str(failed.exception)
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(folder: Path) -> None:
+    for part in ("knowledge/review.md", "examples.jsonl", "steps/answer/prompt.md", "evals.jsonl"):
+        (folder / part).write_bytes(b"\xef\xbb\xbf" + (folder / part).read_bytes())
+
+    done = typed("support", "--json")
+
+    assert json.loads(done.output)["regime"] == from_lines(RECORD.read_text(), RECORD.name).regime
 
 
 def test_a_candidate_is_asked_compared_with_what_is_live_and_put_on_record_beside_itself(folder: Path) -> None:

@@ -6,14 +6,15 @@ example that is left out. On that the confidence is fitted, a logistic function 
 it fitted anew at the next start, and there is no file to keep in step. Equal examples give equal answers.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.classifier.domain.lines import LineInvalidError, objects
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float32]
@@ -53,13 +54,10 @@ class Example(BaseModel):
 
 def parse(lines: str) -> tuple[Example, ...]:
     """Read JSON lines. Raises ExamplesInvalidError."""
-    found: list[Example] = []
-    for number, line in enumerate(lines.splitlines(), start=1):
-        try:
-            found.append(Example.model_validate(json.loads(line)))
-        except (json.JSONDecodeError, ValidationError) as error:
-            raise ExamplesInvalidError(f"line {number}: {error}") from error
-    return tuple(found)
+    try:
+        return tuple(example for _, example in objects(lines, Example))
+    except LineInvalidError as error:
+        raise ExamplesInvalidError(str(error)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

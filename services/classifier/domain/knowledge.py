@@ -14,6 +14,7 @@ from contracts.base import Json
 from contracts.decision import FactAnswer
 from contracts.knowledge import ANY_BRAND, Passage, Question
 from services.classifier.domain.examples import Matrix, Vector
+from services.classifier.domain.lines import line_of
 
 FACT: Final = "knowledge"
 """The name under which the passages stand among the facts that rules see."""
@@ -25,7 +26,7 @@ _FILE = re.compile(r"\+\+\+\n(?P<head>.*?)\n\+\+\+\n(?P<text>.*?)(?:\n## Reply\n
 
 
 class KnowledgeInvalidError(Exception):
-    """A file of knowledge/ cannot be used; the message names it and the mend."""
+    """A file of knowledge/ cannot be used; the message names the line and the mend."""
 
 
 class _Head(BaseModel):
@@ -43,15 +44,22 @@ def parse(passage_id: str, content: str) -> Passage:
 
     Raises KnowledgeInvalidError.
     """
+    if len(content) > FILE_CHARACTERS_MAX:
+        line = content.count("\n", 0, FILE_CHARACTERS_MAX) + 1
+        raise KnowledgeInvalidError(f"line {line}: keep a passage to {FILE_CHARACTERS_MAX} characters: make two of it")
     file = _FILE.fullmatch(content)
-    if file is None or len(content) > FILE_CHARACTERS_MAX:
-        raise KnowledgeInvalidError(
-            f"{passage_id}: begin with TOML between two lines of +++, and keep to {FILE_CHARACTERS_MAX} characters"
-        )
+    if file is None:
+        raise KnowledgeInvalidError("line 1: begin with TOML between two lines of +++")
+    toml = f"\n{file['head']}"  # as in the file, where it is the second line
     try:
-        head = _Head.model_validate(tomllib.loads(file["head"]))
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise KnowledgeInvalidError(f"{passage_id}: {error}") from error
+        head = _Head.model_validate(tomllib.loads(toml))
+    except tomllib.TOMLDecodeError as error:
+        raise KnowledgeInvalidError(f"this is no TOML: {error}") from error
+    except ValidationError as error:
+        first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+        path = [*map(str, first["loc"])]
+        mend = f"; fields are {', '.join(_Head.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise KnowledgeInvalidError(f"line {line_of(toml, path)}: {'.'.join(path)}: {first['msg']}{mend}") from error
     return Passage(
         id=passage_id,
         title=head.title,

@@ -1,12 +1,13 @@
 """What models cost, read from a dated list. What the list does not say costs nobody a guess: it is refused."""
 
 import tomllib
-from collections.abc import Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.classifier.domain.lines import line_of
 
 _ZONES = timedelta(days=1)
 """Somewhere it is tomorrow already."""
@@ -133,27 +134,10 @@ def parse(text: str, name: str, *, today: date | None = None) -> PriceList:
         first = error.errors(include_url=False)[0]
         path = tuple(map(str, first["loc"]))
         what = _MENDS.get(first["type"], f"cannot be read: {first['msg']}")
-        raise PricesInvalidError(f"{name}, line {_line_of(text, path)}: {'.'.join(path)} {what}") from error
+        raise PricesInvalidError(f"{name}, line {line_of(text, path)}: {'.'.join(path)} {what}") from error
     if today is not None and read.as_of > today + _ZONES:
         raise PricesInvalidError(
-            f"{name}, line {_line_of(text, ('as_of',))}: as_of is {read.as_of}, which is still to come: write the day "
+            f"{name}, line {line_of(text, ('as_of',))}: as_of is {read.as_of}, which is still to come: write the day "
             "on which you looked the prices up"
         )
     return read
-
-
-def _line_of(text: str, path: Sequence[str]) -> int:
-    """Where a field stands; of one that is missing, where the table begins that it belongs to, or the file."""
-    if not path:
-        return 1
-    lines = text.splitlines()
-    for number in range(1, len(lines) + 1):
-        try:
-            found: object = tomllib.loads("\n".join(lines[:number]))
-        except tomllib.TOMLDecodeError:
-            continue  # within a value of several lines
-        for name in path:
-            found = found.get(name) if isinstance(found, dict) else None
-        if found is not None:
-            return number
-    return _line_of(text, path[:-1])

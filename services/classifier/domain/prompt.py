@@ -41,7 +41,7 @@ _ESCAPES = {c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 class PromptInvalidError(Exception):
-    """prompt.md names a setting that process.toml does not have."""
+    """prompt.md names a setting that process.toml does not have; the message says in which line."""
 
 
 def render(prompt: str, policy: Mapping[str, object]) -> str:
@@ -52,7 +52,10 @@ def render(prompt: str, policy: Mapping[str, object]) -> str:
         for part in blank[1].split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
         if not isinstance(found, Mapping | list | tuple):
-            raise PromptInvalidError(f"prompt.md names policy.{blank[1]}: no list or table of that name is in [policy]")
+            line = prompt.count("\n", 0, blank.start()) + 1
+            raise PromptInvalidError(
+                f"line {line}: it names policy.{blank[1]}: no list or table of that name is in [policy]"
+            )
         return ", ".join(map(str, found))
 
     return _BLANK.sub(value, prompt)

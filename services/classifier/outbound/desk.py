@@ -14,8 +14,9 @@ from services.classifier.domain.examples import METHOD, Example, Examples, Examp
 from services.classifier.domain.regime import NEAREST, regime_of
 from services.classifier.outbound import sources
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
+from services.classifier.outbound.files import text_of
 from services.classifier.ports import Ask, Finds, Found
-from services.runtime.process import Process
+from services.runtime.process import Process, ProcessInvalidError
 
 VOTES_KEPT_MAX = 256
 DEFAULT_LANGUAGE = "en"
@@ -25,18 +26,16 @@ class Library:
     """Implements ports.Finds in memory: a process's examples and passages, embedded. Loading takes about a second."""
 
     def __init__(self, examples: Path, passages: Path, embedder: WordLlamaEmbedder) -> None:
-        """Raises ExamplesInvalidError, KnowledgeInvalidError."""
+        """Raises ProcessInvalidError that names the file, its line and the mend."""
         self.embedder = embedder
-        content = examples.read_text(encoding="utf-8")
-        labelled: Sequence[Example] = parse(content)
+        content = text_of(examples)
         try:
+            labelled: Sequence[Example] = parse(content)
             self._examples = Examples([e.label for e in labelled], embedder.embed([e.text for e in labelled]))
         except ExamplesInvalidError as error:
-            raise ExamplesInvalidError(f"{examples}: {error}") from error
+            raise ProcessInvalidError(f"{examples}, {error}") from error
         self.examples_digest = prompt.digest(content)
-        self.passages = tuple(
-            knowledge.parse(file.stem, file.read_text(encoding="utf-8")) for file in sorted(passages.glob("*.md"))
-        )
+        self.passages = tuple(map(_passage, sorted(passages.glob("*.md"))))
         self.vectors = embedder.embed([knowledge.words_of(passage) for passage in self.passages])
         self.index_version = knowledge.index_version(embedder.name, self.passages)
         self.vote: Callable[[str], Vote] = lru_cache(maxsize=VOTES_KEPT_MAX)(self._vote)
@@ -58,6 +57,13 @@ class Library:
         return Found(passages=passages, index_version=self.index_version)
 
 
+def _passage(file: Path) -> Passage:
+    try:
+        return knowledge.parse(file.stem, text_of(file))
+    except knowledge.KnowledgeInvalidError as error:
+        raise ProcessInvalidError(f"{file}, {error}") from error
+
+
 def library_of(process: Process) -> Library:
     """One for the same examples and passages, shared by whoever asks."""
     return _library(process.path("examples.jsonl"), process.path("knowledge"))
@@ -77,12 +83,15 @@ class KnowledgeDesk:
     """Implements ports.Desk for a process whose last step has `prompt.md` and `question.py`."""
 
     def __init__(self, process: Process, finds: Finds | None = None) -> None:
-        """Without `finds` passages are found in memory. Raises Examples-, Knowledge- and PromptInvalidError."""
+        """Without `finds` passages are found in memory. Raises ProcessInvalidError."""
         self._process = process
         step = process.settings.steps[-1].name
         self._question = cast("Callable[[Contract], Question]", process.step_module(step, "question").question)
-        text = process.path(f"steps/{step}/prompt.md").read_text(encoding="utf-8")
-        self._instructions = prompt.render(text, process.settings.policy)
+        file = process.path(f"steps/{step}/prompt.md")
+        try:
+            self._instructions = prompt.render(text_of(file), process.settings.policy)
+        except prompt.PromptInvalidError as error:
+            raise ProcessInvalidError(f"{file}, {error}") from error
         self._library = library_of(process)
         self._finds: Finds = finds or self._library
 

@@ -25,7 +25,7 @@ class Nearest:
     name = NEAREST
 
     def __init__(self, process: Process) -> None:
-        """Raises ExamplesInvalidError, KnowledgeInvalidError."""
+        """Raises ProcessInvalidError."""
         step = process.settings.steps[-1].name
         self._propose = cast("Propose", process.step_module(step, "nearest").propose)
         self._library: Library = library_of(process)

@@ -118,16 +118,24 @@ def test_more_examples_than_can_be_solved_for_do_not_start() -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "says"),
     [
-        "",
-        "{",
-        "[]",
-        '{"text": "", "label": "a"}',
-        '{"text": "a", "label": "A B"}',
-        '{"text": "a", "label": "a", "x": 1}',
+        ("", "no JSON"),
+        ("{", "no JSON"),
+        ("[" * 100_000, "nests too deeply"),
+        ("[]", "valid dictionary"),
+        ('{"text": "", "label": "a"}', "text: "),
+        ('{"text": "a", "label": "A B"}', "label: "),
+        ('{"text": "a", "label": "a", "x": 1}', "x: .*; fields are text, label, language, source"),
     ],
 )
-def test_a_line_that_is_no_example_is_named(line: str) -> None:
-    with pytest.raises(ExamplesInvalidError, match="line 2"):
+def test_a_line_that_is_no_example_is_refused_with_its_number_and_the_mend(line: str, says: str) -> None:
+    with pytest.raises(ExamplesInvalidError, match=f"^line 2: .*{says}"):
         parse(json.dumps({"text": "a", "label": "a"}) + "\n" + line + "\n" + json.dumps({"text": "b", "label": "b"}))
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"], ids=["line", "paragraph", "next line"])
+def test_what_ends_a_line_elsewhere_ends_no_example(end: str) -> None:
+    line = json.dumps({"text": f"my{end}parcel", "label": "a"}, ensure_ascii=False)
+
+    assert [one.text for one in parse(f"{line}\n{line}\n")] == [f"my{end}parcel"] * 2

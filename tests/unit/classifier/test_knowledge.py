@@ -63,21 +63,21 @@ def test_another_text_is_another_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "line", "says"),
     [
-        "",
-        "no front matter",
-        FILE.replace("+++\ntitle", "title"),
-        FILE.replace('title = "Times"\n', ""),
-        FILE.replace('language = "en"', 'language = "English"'),
-        FILE.replace('["period"]', "[]"),
-        FILE.replace("brand", "brnad"),
-        FILE.replace('"Times"', '"Times'),
-        FILE + "x" * knowledge.FILE_CHARACTERS_MAX,
+        ("", 1, "begin with TOML between two lines of"),
+        ("no front matter", 1, "begin with TOML"),
+        (FILE.replace("+++\ntitle", "title"), 1, "begin with TOML"),
+        (FILE.replace('title = "Times"\n', ""), 1, "title: Field required"),
+        (FILE.replace('language = "en"', 'language = "English"'), 5, "language: "),
+        (FILE.replace('["period"]', "[]"), 3, "intents: "),
+        (FILE.replace("brand", "brnad"), 4, "brnad: .*; fields are title, intents, brand"),
+        (FILE.replace('"Times"', '"Times'), 2, ""),
+        (FILE + "x" * knowledge.FILE_CHARACTERS_MAX, 12, "make two of it"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(content: str) -> None:
-    with pytest.raises(KnowledgeInvalidError, match="times"):
+def test_a_file_that_cannot_be_used_is_refused_with_its_line_and_the_mend(content: str, line: int, says: str) -> None:
+    with pytest.raises(KnowledgeInvalidError, match=rf"line {line}\b.*{says}"):
         parse("times", content)
 
 

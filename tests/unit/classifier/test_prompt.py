@@ -107,8 +107,8 @@ def test_instructions_name_what_the_policy_lists() -> None:
 
 @pytest.mark.parametrize("name", ["missing", "limit", "groups.support"])
 def test_instructions_that_name_no_list_do_not_start(name: str) -> None:
-    with pytest.raises(PromptInvalidError, match=name):
-        render(f"{{{{policy.{name}}}}}", {"limit": 3, "groups": {"support": 1}})
+    with pytest.raises(PromptInvalidError, match=rf"line 2: it names policy\.{name}"):
+        render(f"Answer.\n{{{{policy.{name}}}}}", {"limit": 3, "groups": {"support": 1}})
 
 
 def test_equal_data_has_equal_digests() -> None:

@@ -54,6 +54,7 @@ def blocks(
         ('{"text": "a", "expected": {"language": "EN"}}', "line 2: expected.language: "),
         ('{"text": "a", "expected": {"intent": "?"}}', "line 2: expected.intent: say what is right"),
         ('{"text": "a", "expected": {"intent": "?"}, "candidate": {}}', "line 2: a candidate from the log: say in"),
+        ("[" * 100_000, "line 2: it nests too deeply"),
         (GOOD, "line 2: this text was there before"),
     ],
 )
@@ -73,6 +74,15 @@ def test_a_file_that_is_empty_or_written_otherwise_is_refused(tmp_path: Path, co
 
     with pytest.raises(EvalsInvalidError, match=mend):
         read(file, Proposal)
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85"], ids=["line", "paragraph", "next line"])
+def test_what_ends_a_line_elsewhere_ends_no_eval(tmp_path: Path, end: str) -> None:
+    """A customer's words may hold it, and so does a line of --from-log."""
+    line = GOOD.replace("my", f"my{end}")
+    (file := tmp_path / "evals.jsonl").write_text(f"{line}\n", encoding="utf-8")
+
+    assert [one.text for one in read(file, Proposal)] == [f"Where is my{end} parcel?"]
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
