@@ -1,9 +1,11 @@
 """A candidate put into shadow as the README leads to it: what it would have done is listed, and it did nothing."""
 
+import asyncio
 import json
 import re
 import shutil
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,20 @@ import pytest
 
 from nightshift.demo import outside
 from nightshift.embedded.child import free_port
-from services.runtime.process import SHIPPED
-from tests.e2e.conftest import END_SECONDS_MAX, NewState, settings_beside, started, typed
+from services.runtime.candidates import place_of
+from services.runtime.process import SHIPPED, case_id_of, load
+from tests.e2e.conftest import END_SECONDS_MAX, NewState, RunningDemo, settings_beside, started, typed
+from tests.fakes.other_side import OtherSide
 from tests.readme import from_readme
 from tests.waiting import until
 
 pytestmark = pytest.mark.alike_on_any_stack
 
 ADMIT = from_readme('nightshift admit support --candidate --reason "the vendor is too slow for evals today"')
+QUERIES = load("support").settings.sources["shop"].queries
+BOOKS_WITHOUT_ROWS = 'support.sources.shop.connector = "none"\n' + "".join(
+    f'support.sources.shop.queries.{name} = "[]"\n' for name in QUERIES
+)
 CANARY = from_readme('nightshift candidate support --canary 5 --reason "the shadow was right"')
 
 
@@ -82,6 +90,75 @@ async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: N
     assert re.search(r"candidate +\d+ ", watched)
     assert "is off" in ended
     assert (after["mode"], after["reason"]) == ("off", "seen enough")
+
+
+async def test_a_candidate_that_holds_everything_goes_back_by_itself_and_a_person_is_told(
+    new_state: NewState, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(SHIPPED / "support", tmp_path / "processes" / "support")
+    (knowledge := folder / "candidate" / "knowledge").mkdir(parents=True)
+    shutil.copy(folder / "knowledge" / "delete-account.md", knowledge)  # with this alone every case is held
+    known = outside.credentials(tmp_path / "world", None)
+    port = free_port()
+    webhook_url = f"http://127.0.0.1:{port}/webhooks/support/zendesk"
+    settings = settings_beside(known, folder.parent)
+    settings["NIGHTSHIFT_PROCESS_OVERRIDES"] += BOOKS_WITHOUT_ROWS + "support.candidate.returns.min_cases = 15\n"
+    async with AsyncExitStack() as beside:
+        state = beside.enter_context(new_state())
+        duty = await beside.enter_async_context(OtherSide())
+        settings["NIGHTSHIFT_TELL_URLS"] = duty.url.replace("http", "json", 1)
+
+        async def ordered(line: str) -> str:
+            done = await asyncio.to_thread(typed, line, state, **settings)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+
+        async def stands() -> dict[str, Any]:
+            told: dict[str, Any] = json.loads(await ordered("nightshift candidate support --json"))
+            return told
+
+        async def is_off() -> bool:
+            return bool((await stands())["mode"] == "off")
+
+        async def proposed() -> list[bool]:
+            rows = await operator.fetch("SELECT candidate FROM actor.proposals WHERE case_id = ANY($1)", its_share)
+            return [row["candidate"] for row in rows]
+
+        async def is_over() -> bool:
+            return (await world.night()).over
+
+        async def played() -> set[str]:
+            await until(is_over)
+            facts = (await world.night()).facts
+            assert facts is not None
+            return {case_id_of("support", "zendesk", str(ticket_id)) for ticket_id in facts.all}
+
+        world = await beside.enter_async_context(
+            outside.world(tmp_path, known, webhook_url=webhook_url, cases_url="", seed=1, mischief=())
+        )
+        up = f".venv/bin/nightshift up --intake-port {port}"
+        process, said = beside.enter_context(started(up, state, until="ready\n", **settings))
+        await ordered(ADMIT)
+        await ordered(CANARY.replace("5", "50"))
+        await world.begin(tickets=80, seconds=4)
+        await until(is_off)
+        after = await stands()
+        await until(lambda: any(b"the candidate is worse" in asked.body for asked in duty.asked))
+        story = await ordered(from_readme("nightshift case support"))
+        before = await played()
+        await world.begin(tickets=20, seconds=1)
+        its_share = [case_id for case_id in await played() - before if place_of(case_id) < 50]
+        operator = await asyncpg.connect(RunningDemo(state, said, process).admin_url)
+        await until(proposed)
+        by_candidate = await proposed()
+        await operator.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(END_SECONDS_MAX) == 0
+
+    assert after["changed_by"] == "nightshift/actor"
+    assert re.match(r"held: (\d+) of \1 \(100.0%\), and of the other cases", after["reason"])
+    assert "switched the candidate off" in story
+    assert not any(by_candidate)
 
 
 def test_what_cannot_be_ordered_is_refused_with_its_mend(new_state: NewState, tmp_path: Path) -> None:
