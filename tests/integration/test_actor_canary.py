@@ -115,12 +115,16 @@ async def test_a_candidate_like_the_others_stays(actor: Bench) -> None:
     [
         pytest.param({"candidate": True, "regime": "its fallback's"}, id="by its fallback"),
         pytest.param({"candidate": True, "regime": "an older candidate's"}, id="by what it was before"),
+        pytest.param({"candidate": True, "regime": None}, id="by the live regime in its place"),
     ],
 )
 async def test_what_is_not_by_exactly_this_regime_is_not_counted(actor: Bench, otherwise: dict[str, Any]) -> None:
     await decide(actor, 1, 12)
-    await decide(actor, 20, 12, **otherwise, answer="refuse")
+    await decide(actor, 20, 12, **otherwise, answer="refuse", cost_usd="7")
 
+    async with actor.database.connection() as connection:
+        mine, others = await came(connection, "tiny", (await order(actor)).generation)
+    assert (mine.cases, others.cases, others.cost_usd) == (0, 12, 0)
     assert await look(actor) == 0
 
 

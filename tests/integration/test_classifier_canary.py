@@ -110,13 +110,14 @@ async def test_where_it_fails_its_fallback_answers_under_its_own_regime(desk: Be
     [
         pytest.param(LaterError("model_overloaded", "529", seconds=3600), id="for now"),
         pytest.param(PermanentError("model_unknown", "no such model"), id="for ever"),
+        pytest.param(KeyError("usage"), id="for a fault of ours"),
     ],
 )
 async def test_what_it_does_not_answer_the_live_regime_answers_at_once(desk: Bench, failure: Exception) -> None:
     desk.candidate.answers = [failure]
     await ask(desk, OURS)
 
-    assert await made(desk) == [(case_of(OURS), False, None)]
+    assert await made(desk) == [(case_of(OURS), True, None)]
     assert (len(desk.candidate.asked), len(desk.model.asked)) == (1, 1)
     [event] = await desk.said(ProposalMade)
     assert isinstance(event.data, ProposalMade)

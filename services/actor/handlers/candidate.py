@@ -54,7 +54,8 @@ class Trial:
 async def add_trials(connection: Connection, process: Process, trials: Sequence[Trial]) -> None:
     """Count what came of these, in the transaction that says it; nothing while no candidate proposes for cases.
 
-    What its fallback answered is left out, and so is what an older candidate proposed before it was changed.
+    What its fallback or the live regime answered in its turn is left out, for its cost is the candidate's as well; and
+    so is what an older candidate proposed before it was changed.
     """
     if process.candidate is None or not trials:
         return

@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
+import structlog
+
 from connectors.protocol import LooksUp, Reads
 from contracts.base import Contract, Fact
 from contracts.decision import Facts
@@ -28,7 +30,7 @@ from services.classifier.handlers.regimes import Canary, Regime
 from services.classifier.ports import Ask, Budget, Cost, MoneyReservedError, Purse
 from services.runtime import cases, switches, telemetry
 from services.runtime.cases import Change, StoredCase, merging
-from services.runtime.failures import Never
+from services.runtime.failures import Again, Never, tell
 from services.runtime.postgres import Connection, Database
 from services.runtime.process import Process
 from services.runtime.tasks import Claim, Done, Outcome
@@ -49,6 +51,7 @@ UPDATE tasks t SET state = CASE WHEN r.waits THEN 'open' ELSE t.state END,
 FROM unnest($1::text[], $2::boolean[]) r(case_id, waits) WHERE t.case_id = r.case_id AND t.kind = 'propose'
 """
 
+log = structlog.get_logger()
 
 Beside = Callable[[Connection, Sequence[Event[Fact]]], Awaitable[None]]
 
@@ -135,13 +138,13 @@ class Proposing:
                     except MoneyReservedError:
                         raise
                     except LaterError as error:
-                        if (failed := await self._waited_out(run, stored, error)) is None:
+                        if (failed := await self._waited_out(run, stored, error, by)) is None:
                             raise
                         return Done((failed,))
         except Exception as error:  # noqa: BLE001  # failures.tell sorts it: never, later, or again
             return error
 
-    async def _waited_out(self, run: "_Run", stored: StoredCase, error: LaterError) -> Event[Fact] | None:
+    async def _waited_out(self, run: "_Run", stored: StoredCase, error: LaterError, by: Regime) -> Event[Fact] | None:
         """A person is told when even an outage is no excuse: nobody would answer unattended what is so old."""
         basis = self.process.case.basis(stored.case)
         if basis is None or run.now - self.process.case.asked_at(stored.case) <= self.process.max_age(stored.door):
@@ -158,6 +161,7 @@ class Proposing:
             cost_usd=taken.cost_usd,
             failed=error.failed if isinstance(error, NobodyAnsweredError) else (),
             regime=self.live.digest_of(0),
+            candidate=by.is_candidate,
         )
         return run.event(failed)
 
@@ -186,7 +190,7 @@ class Proposing:
                     cost_usd=spent.cost_usd,
                     failed=asked.in_vain,
                     regime=asked.regime,
-                    candidate=asked.by.is_candidate,
+                    candidate=by.is_candidate,
                 )
                 return Never(code, why, (told, run.event(failed)))
             case Accepted(output, model, spent):
@@ -205,14 +209,14 @@ class Proposing:
                     attempts=spent.attempts,
                     failed=asked.in_vain,
                     regime=asked.regime,
-                    candidate=asked.by.is_candidate,
+                    candidate=by.is_candidate,
                 )
                 return Done((told, run.event(made)), read)
 
     async def _ask(self, run: "_Run", purse: Purse, case: Contract, facts: Facts, by: Regime) -> "_Asked":
         """Ask; where a candidate says nothing at all, now or ever, the live regime at once: no customer waits for it.
 
-        Raises what ask_models raises.
+        Nor for a fault that only its turn met. Raises what ask_models raises.
         """
         in_vain: tuple[ModelFailed, ...] = ()
         if by.is_candidate:
@@ -220,11 +224,16 @@ class Proposing:
                 asked = await self._ask_by(by, run, purse, case, facts)
             except NobodyAnsweredError as error:
                 in_vain = error.failed
+            except Exception as error:
+                if not isinstance(failure := tell(error), Again):
+                    raise
+                log.error("a candidate's turn failed", process=run.claim.process, error=failure.message)  # noqa: TRY400  # the message may quote people
+                in_vain = (ModelFailed(model=by.models[0].name, code=failure.code),)
             else:
                 if not isinstance(asked.answer, Rejected) or WHY.get(asked.answer.code) not in SAID_NOTHING:
                     return asked
                 in_vain = asked.in_vain
-            passed_over_total.labels(in_vain[-1].model, WHY.get(in_vain[-1].code)).inc()
+            passed_over_total.labels(in_vain[-1].model, WHY.get(in_vain[-1].code, "unavailable")).inc()
         asked = await self._ask_by(self.live, run, purse, case, facts)
         return replace(asked, in_vain=(*in_vain, *asked.in_vain))
 

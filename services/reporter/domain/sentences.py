@@ -162,7 +162,7 @@ def _dropped(data: proposals.ProposalDropped) -> Told:
 
 
 def _whose(data: proposals.ProposalMade | proposals.ProposalFailed) -> str:
-    return "The candidate proposes for this case. " if data.candidate else ""
+    return "It is the candidate's turn. " if data.candidate else ""
 
 
 def _in_vain(failed: Sequence[proposals.ModelFailed]) -> str:
