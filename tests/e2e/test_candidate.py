@@ -1,11 +1,14 @@
-"""A candidate put into shadow as the README leads to it: what it would have done is listed, and it did nothing."""
+"""A candidate as the README leads to it: in shadow it is listed and does nothing, on trial it goes back when worse."""
 
 import asyncio
 import json
 import re
 import shutil
 import signal
-from contextlib import AsyncExitStack
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,14 @@ import pytest
 
 from nightshift.demo import outside
 from nightshift.embedded.child import free_port
-from services.runtime.candidates import place_of
+from nightshift.reach import database
+from services.actor.handlers.candidate import came
+from services.reporter.outbound import queries
+from services.runtime import candidates
+from services.runtime.candidates import Order, place_of
+from services.runtime.postgres import Connection
 from services.runtime.process import SHIPPED, case_id_of, load
-from tests.e2e.conftest import END_SECONDS_MAX, NewState, RunningDemo, settings_beside, started, typed
+from tests.e2e.conftest import END_SECONDS_MAX, NewState, settings_beside, started, typed
 from tests.fakes.other_side import OtherSide
 from tests.readme import from_readme
 from tests.waiting import until
@@ -30,51 +38,82 @@ BOOKS_WITHOUT_ROWS = 'support.sources.shop.connector = "none"\n' + "".join(
 CANARY = from_readme('nightshift candidate support --canary 5 --reason "the shadow was right"')
 
 
-async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: NewState, tmp_path: Path) -> None:
-    folder = shutil.copytree(SHIPPED / "support", tmp_path / "processes" / "support")
-    (knowledge := folder / "candidate" / "knowledge").mkdir(parents=True)
-    shutil.copy(folder / "knowledge" / "contact.md", knowledge)  # it knows the answer to hardly anything
-    known = outside.credentials(tmp_path / "world", None)
-    settings = settings_beside(known, folder.parent)
-    port = free_port()
+@dataclass(frozen=True)
+class Running:
+    """A stack whose process has a candidate, beside a help desk and somebody on duty."""
+
+    state: Path
+    settings: Mapping[str, str]
+    world: outside.World
+    duty: OtherSide
+    operator: Connection
+
+    async def typed(self, line: str) -> "subprocess.CompletedProcess[str]":
+        return await asyncio.to_thread(typed, line, self.state, **self.settings)
+
+    async def ordered(self, line: str) -> str:
+        """What it says, for it is done."""
+        done = await self.typed(line)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    async def stands(self) -> Any:
+        return json.loads(await self.ordered("nightshift candidate support --json"))
+
+    async def order(self) -> Order:
+        """What was ordered last."""
+        order = await candidates.order_of(self.operator, "support")
+        assert order is not None, "something was"
+        return order
+
+    async def played(self) -> set[str]:
+        """Wait for the end of the night; the cases of all nights."""
+
+        async def is_over() -> bool:
+            return (await self.world.night()).over
+
+        await until(is_over)
+        facts = (await self.world.night()).facts
+        assert facts is not None
+        return {case_id_of("support", "zendesk", str(ticket_id)) for ticket_id in facts.all}
+
+
+@asynccontextmanager
+async def running(new_state: NewState, folder: Path, knowledge: str, *, overrides: str = "") -> AsyncIterator[Running]:
+    """A candidate that knows one file of knowledge alone; after the block all ends in time."""
+    process_folder = shutil.copytree(SHIPPED / "support", folder / "processes" / "support")
+    (its := process_folder / "candidate" / "knowledge").mkdir(parents=True)
+    shutil.copy(process_folder / "knowledge" / knowledge, its)
+    known, port = outside.credentials(folder / "world", None), free_port()
     webhook_url = f"http://127.0.0.1:{port}/webhooks/support/zendesk"
-    with new_state() as state:
+    async with (
+        OtherSide() as duty,
+        outside.world(folder, known, webhook_url=webhook_url, cases_url="", seed=1, mischief=()) as world,
+    ):
+        settings = settings_beside(known, process_folder.parent)
+        settings["NIGHTSHIFT_PROCESS_OVERRIDES"] += overrides
+        settings["NIGHTSHIFT_TELL_URLS"] = duty.url.replace("http", "json", 1)
+        up = f".venv/bin/nightshift up --intake-port {port}"
+        with new_state() as state, started(up, state, until="ready\n", **settings) as (process, _):
+            async with database(state) as operator:
+                yield Running(state, settings, world, duty, operator)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(END_SECONDS_MAX) == 0
 
-        def ordered(line: str) -> str:
-            done = typed(line, state, **settings)
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
 
-        def stands() -> dict[str, Any]:
-            told: dict[str, Any] = json.loads(ordered("nightshift candidate support --json"))
-            return told
-
-        async with outside.world(tmp_path, known, webhook_url=webhook_url, cases_url="", seed=1, mischief=()) as world:
-            up = f".venv/bin/nightshift up --intake-port {port}"
-            with started(up, state, until="ready\n", **settings) as (process, _):
-                before = stands()
-                said = ordered(
-                    from_readme('nightshift candidate support --shadow 20 --reason "a kinder prompt"').replace(
-                        "20", "100"
-                    )
-                )
-                banner = ordered("nightshift status")
-                await world.begin(tickets=6, seconds=1)
-                await until(lambda: stands()["differing"])
-                case_id = stands()["differing"][0]["case_id"]
-                listed = ordered(from_readme("nightshift candidate support"))
-                story = ordered(f"nightshift case {case_id}")
-                without = typed(CANARY, state, **settings)
-                admitted = ordered(ADMIT)
-                let = ordered(CANARY.replace("5", "99"))
-                await world.begin(tickets=6, seconds=1)
-                await until(lambda: stands()["canary"][0]["cases"] >= 3)
-                on_trial = stands()
-                watched = ordered(from_readme("nightshift candidate support"))
-                ended = ordered(from_readme('nightshift candidate support --off --reason "seen enough"'))
-                after = stands()
-                process.send_signal(signal.SIGINT)
-                assert process.wait(END_SECONDS_MAX) == 0
+async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: NewState, tmp_path: Path) -> None:
+    async with running(new_state, tmp_path, "contact.md") as beside:  # it knows the answer to hardly anything
+        before = await beside.stands()
+        in_shadow = from_readme('nightshift candidate support --shadow 20 --reason "a kinder prompt"')
+        said = await beside.ordered(in_shadow.replace("20", "100"))
+        banner = await beside.ordered("nightshift status")
+        await beside.world.begin(tickets=6, seconds=1)
+        await until(lambda: queries.shadows_that_differ(beside.operator, "support", before["regime"]))
+        case_id = (await beside.stands())["differing"][0]["case_id"]
+        listed = await beside.ordered(from_readme("nightshift candidate support"))
+        story = await beside.ordered(f"nightshift case {case_id}")
+        ended = await beside.ordered(from_readme('nightshift candidate support --off --reason "seen enough"'))
+        after = await beside.stands()
 
     assert (before["mode"], before["shadow"]) == ("off", [])
     assert "is in shadow on 100 % of the cases" in said
@@ -82,79 +121,51 @@ async def test_a_candidate_in_shadow_is_listed_beside_what_was_live(new_state: N
     assert "candidate: hold" in listed
     assert case_id in listed
     assert "In shadow: the candidate's proposal would have been decided otherwise" in story
-    assert without.returncode != 0
-    assert "`nightshift eval support --candidate --model nearest --write`, or" in " ".join(without.stderr.split())
-    assert "its candidate may ask nearest without a passed eval" in admitted
-    assert "is in canary on 99 % of the cases" in let
-    assert (on_trial["mode"], on_trial["percent"]) == ("canary", 99)
-    assert re.search(r"candidate +\d+ ", watched)
     assert "is off" in ended
     assert (after["mode"], after["reason"]) == ("off", "seen enough")
 
 
-async def test_a_candidate_that_holds_everything_goes_back_by_itself_and_a_person_is_told(
+async def test_a_candidate_on_trial_that_holds_everything_goes_back_by_itself_and_a_person_is_told(
     new_state: NewState, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(SHIPPED / "support", tmp_path / "processes" / "support")
-    (knowledge := folder / "candidate" / "knowledge").mkdir(parents=True)
-    shutil.copy(folder / "knowledge" / "delete-account.md", knowledge)  # with this alone every case is held
-    known = outside.credentials(tmp_path / "world", None)
-    port = free_port()
-    webhook_url = f"http://127.0.0.1:{port}/webhooks/support/zendesk"
-    settings = settings_beside(known, folder.parent)
-    settings["NIGHTSHIFT_PROCESS_OVERRIDES"] += BOOKS_WITHOUT_ROWS + "support.candidate.returns.min_cases = 15\n"
-    async with AsyncExitStack() as beside:
-        state = beside.enter_context(new_state())
-        duty = await beside.enter_async_context(OtherSide())
-        settings["NIGHTSHIFT_TELL_URLS"] = duty.url.replace("http", "json", 1)
+    overrides = BOOKS_WITHOUT_ROWS + "support.candidate.returns.min_cases = 15\n"
+    async with running(new_state, tmp_path, "delete-account.md", overrides=overrides) as beside:
+        without = await beside.typed(CANARY)
+        admitted = await beside.ordered(ADMIT)
+        let = await beside.ordered(CANARY.replace("5", "50"))
+        on_trial = await beside.stands()
 
-        async def ordered(line: str) -> str:
-            done = await asyncio.to_thread(typed, line, state, **settings)
-            assert done.returncode == 0, done.stdout + done.stderr
-            return done.stdout
-
-        async def stands() -> dict[str, Any]:
-            told: dict[str, Any] = json.loads(await ordered("nightshift candidate support --json"))
-            return told
+        async def has_cases() -> bool:
+            return (await came(beside.operator, "support", (await beside.order()).generation))[0].cases > 0
 
         async def is_off() -> bool:
-            return bool((await stands())["mode"] == "off")
+            return (await beside.order()).mode == "off"
 
         async def proposed() -> list[bool]:
-            rows = await operator.fetch("SELECT candidate FROM actor.proposals WHERE case_id = ANY($1)", its_share)
-            return [row["candidate"] for row in rows]
+            made = "SELECT candidate FROM actor.proposals WHERE case_id = ANY($1)"
+            return [row["candidate"] for row in await beside.operator.fetch(made, its_share)]
 
-        async def is_over() -> bool:
-            return (await world.night()).over
-
-        async def played() -> set[str]:
-            await until(is_over)
-            facts = (await world.night()).facts
-            assert facts is not None
-            return {case_id_of("support", "zendesk", str(ticket_id)) for ticket_id in facts.all}
-
-        world = await beside.enter_async_context(
-            outside.world(tmp_path, known, webhook_url=webhook_url, cases_url="", seed=1, mischief=())
-        )
-        up = f".venv/bin/nightshift up --intake-port {port}"
-        process, said = beside.enter_context(started(up, state, until="ready\n", **settings))
-        await ordered(ADMIT)
-        await ordered(CANARY.replace("5", "50"))
-        await world.begin(tickets=80, seconds=4)
+        await beside.world.begin(tickets=12, seconds=1)  # too few to go back
+        await until(has_cases)
+        watched = await beside.ordered(from_readme("nightshift candidate support"))
+        await beside.played()
+        await beside.world.begin(tickets=80, seconds=4)
         await until(is_off)
-        after = await stands()
-        await until(lambda: any(b"the candidate is worse" in asked.body for asked in duty.asked))
-        story = await ordered(from_readme("nightshift case support"))
-        before = await played()
-        await world.begin(tickets=20, seconds=1)
-        its_share = [case_id for case_id in await played() - before if place_of(case_id) < 50]
-        operator = await asyncpg.connect(RunningDemo(state, said, process).admin_url)
+        after = await beside.stands()
+        await until(lambda: any(b"the candidate is worse" in asked.body for asked in beside.duty.asked))
+        story = await beside.ordered(from_readme("nightshift case support"))
+        before = await beside.played()
+        await beside.world.begin(tickets=20, seconds=1)
+        its_share = [case_id for case_id in await beside.played() - before if place_of(case_id) < 50]
         await until(proposed)
         by_candidate = await proposed()
-        await operator.close()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(END_SECONDS_MAX) == 0
 
+    assert without.returncode != 0
+    assert "`nightshift eval support --candidate --model nearest --write`, or" in " ".join(without.stderr.split())
+    assert "its candidate may ask nearest without a passed eval" in admitted
+    assert "is in canary on 50 % of the cases" in let
+    assert (on_trial["mode"], on_trial["percent"]) == ("canary", 50)
+    assert re.search(r"candidate +\d+ ", watched)
     assert after["changed_by"] == "nightshift/actor"
     assert re.match(r"held: (\d+) of \1 \(100.0%\), and of the other cases", after["reason"])
     assert "switched the candidate off" in story

@@ -1,6 +1,7 @@
 """A candidate that proposes for a share of the cases is watched, and goes back by itself where it is worse."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -124,7 +125,7 @@ async def test_what_is_not_by_exactly_this_regime_is_not_counted(actor: Bench, o
 
     async with actor.database.connection() as connection:
         mine, others = await came(connection, "tiny", (await order(actor)).generation)
-    assert (mine.cases, others.cases, others.cost_usd) == (0, 12, 0)
+    assert (mine.cases, others.cases, others.cost_usd) == (0, 12, Decimal(0))
     assert await look(actor) == 0
 
 
