@@ -204,7 +204,7 @@ async def regimes_of(process: Process, names: Sequence[str]) -> dict[str, str]:
         raise MendableError(f"a model's machine does not answer: {error}") from error
 
 
-def desk_for(process: Process, model: str) -> Desk:
+def desk_for(process: Process, model: str) -> KnowledgeDesk:
     """What the service would show this model as its first choice, or as it stands in the settings."""
     return desk_without_database(process, model, _settings())
 

@@ -153,6 +153,7 @@ def _told(ran: "Ran", compared: "Comparison", written: Path | None) -> dict[str,
         "blocks": compared.blocks,
         "newly_right": [flip.row.id for flip in compared.flips if flip.better],
         "newly_wrong": sorted(compared.newly_wrong),
+        "newly_held": [row.id for row in compared.newly_held],
         "record": None if written is None else str(written),
     }
 
@@ -174,6 +175,10 @@ def _show(console: Console, ran: "Ran", compared: "Comparison", texts: dict[str,
     )
     for flip in compared.flips:
         console.print(Text(f"newly {'right' if flip.better else 'wrong'}: {flip.row.id}"))
+    if compared.newly_held:
+        ids = " ".join(row.id for row in compared.newly_held[:_SHOWN_MAX])
+        more = " …" if len(compared.newly_held) > _SHOWN_MAX else ""
+        console.print(Text(f"no longer let out by the rules: {len(compared.newly_held)} ({ids}{more})", "bold red"))
     for block in compared.blocks:
         console.print(Text(f"blocks: {block}", "bold red"))
     console.print(Text("passed", "green") if not compared.blocks else Text("not passed", "bold red"))

@@ -7,7 +7,7 @@ import asyncpg
 from contracts.failures import LaterError, PermanentError
 from nightshift import MendableError
 from nightshift.doctor.outside import loadable
-from nightshift.doctor.verdict import Check, Place, Verdict, fine
+from nightshift.doctor.verdict import Check, Place, Verdict
 from nightshift.reach import database
 from services.classifier.app import desk_without_database, names_of, provider_of
 from services.classifier.config import Settings
@@ -22,33 +22,40 @@ _ADMITTED = "SELECT 1 FROM control.regimes WHERE process = $1 AND regime = $2 AN
 async def models(place: Place) -> list[Verdict]:
     """Each model that may be asked could answer, and has a passed eval on record. None is asked, and nothing paid."""
     settings = Settings(database_url="", kafka_bootstrap="")
-    return [
-        verdict
-        for process in loadable()
-        for name in names_of(process, settings)
-        for verdict in await _model(place, process, name, settings)
-    ]
+    found: list[Verdict] = []
+    for process in loadable():
+        found += [await _live(place, process, name, settings) for name in names_of(process, settings)]
+        if (candidate := process.candidate) is not None:  # nobody waits for its evals, but a service must start with it
+            regimes = [await _regime(candidate, name, settings) for name in names_of(candidate, settings)]
+            found += [one for one in regimes if isinstance(one, Verdict) and one not in found]
+    return found
 
 
-async def _model(place: Place, process: Process, name: str, settings: Settings) -> list[Verdict]:
-    try:
-        provider = provider_of(name, process, settings)
-        weights = await provider.weights()
-        regime = desk_without_database(process, name, settings).regime(name, weights)
-    except MissingSettingError as error:
-        return [Verdict("problem", f"{process.name} cannot ask {name}", str(error))]
-    except (ProcessInvalidError, PricesInvalidError) as error:
-        mend = "correct [model] in process.toml, NIGHTSHIFT_MODEL, or your price list"
-        return [Verdict("problem", f"{process.name}: {error}", mend)]
-    except (PermanentError, LaterError) as error:
-        mend = "start Ollama and get the model (`ollama pull`), or correct NIGHTSHIFT_OLLAMA_URL"
-        return [Verdict("problem", f"{process.name} cannot ask {name}: {error}", mend)]
+async def _live(place: Place, process: Process, name: str, settings: Settings) -> Verdict:
+    regime = await _regime(process, name, settings)
+    if isinstance(regime, Verdict):
+        return regime
     if regime in recorded_regimes(process.folder) or await _is_admitted(place, process, regime):
-        return fine(f"{process.name} may ask {name}")
+        return Verdict("ok", f"{process.name} may ask {name}")
     mend = (
         f"`nightshift eval {process.name} --model {name} --write`, or `nightshift admit {process.name}` once it waits"
     )
-    return [Verdict("problem", f"{process.name} is not served: {name} has no passed eval on record", mend)]
+    return Verdict("problem", f"{process.name} is not served: {name} has no passed eval on record", mend)
+
+
+async def _regime(process: Process, name: str, settings: Settings) -> str | Verdict:
+    """By which this model would be asked, or why it cannot be."""
+    try:
+        provider = provider_of(name, process, settings)
+        return desk_without_database(process, name, settings).regime(name, await provider.weights())
+    except MissingSettingError as error:
+        return Verdict("problem", f"{process.name} cannot ask {name}", str(error))
+    except (ProcessInvalidError, PricesInvalidError) as error:
+        mend = "correct [model] or [candidate] in process.toml, NIGHTSHIFT_MODEL, your price list, or the file it names"
+        return Verdict("problem", f"{process.name}: {error}", mend)
+    except (PermanentError, LaterError) as error:
+        mend = "start Ollama and get the model (`ollama pull`), or correct NIGHTSHIFT_OLLAMA_URL"
+        return Verdict("problem", f"{process.name} cannot ask {name}: {error}", mend)
 
 
 async def _is_admitted(place: Place, process: Process, regime: str) -> bool:

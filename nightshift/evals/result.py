@@ -47,6 +47,11 @@ class Row(_Strict):
         return sum(answer.got == self.expected for answer in self.answers) * 2 > len(self.answers)
 
     @property
+    def is_let_out(self) -> bool:
+        """Whether the rules let more than half of the answers out."""
+        return sum(answer.verdict == "execute" for answer in self.answers) * 2 > len(self.answers)
+
+    @property
     def flickers(self) -> bool:
         """Whether the same question got different answers."""
         return any(one.got != other.got for one, other in pairwise(self.answers))
@@ -161,6 +166,8 @@ class Comparison(NamedTuple):
     blocks: Sequence[str]
     """Why it does not pass; nothing where it does."""
     flips: Sequence[Flip]
+    newly_held: Sequence[Row]
+    """What the rules let out before, and do not now; a person judges that, for limits of the rules may be meant so."""
 
     @property
     def newly_wrong(self) -> frozenset[str]:
@@ -178,7 +185,9 @@ def compare(
     """
     known = {} if before is None else {row.id: row for row in before.rows}
     flips = [Flip(row, better=row.right) for row in result.rows if row.id in known and known[row.id].right != row.right]
-    return Comparison([*_below(result, floors), *_broken(result, known), *_worse(result, flips, accepted)], flips)
+    held = [row for row in result.rows if row.id in known and known[row.id].is_let_out and not row.is_let_out]
+    blocks = [*_below(result, floors), *_broken(result, known), *_worse(result, flips, accepted)]
+    return Comparison(blocks, flips, held)
 
 
 def _below(result: Result, floors: Mapping[str, float]) -> Iterator[str]:

@@ -14,7 +14,6 @@ from nightshift.evals.examples import Eval
 from nightshift.evals.result import Answered, Result, Row
 from nightshift.progress import Progress, silent
 from nightshift.trial import Customer, Tried, attempt_with, desk_for
-from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.ports import Provider
 from services.runtime.process import Process
 
@@ -48,6 +47,7 @@ async def run_evals(
         weights = await provider.weights()
     except (LaterError, PermanentError) as error:
         raise MendableError(f"{provider.name} does not answer: {error}") from error
+    regime = desk.regime(provider.name, weights)  # of what is asked, whatever somebody writes meanwhile
     free, done = asyncio.Semaphore(AT_ONCE), 0
 
     async def tried(one: Eval) -> Tried:
@@ -66,7 +66,7 @@ async def run_evals(
     result = Result(
         process=process.name,
         model=provider.name,
-        regime=KnowledgeDesk(process).regime(provider.name, weights),
+        regime=regime,
         evals=digest_of(evals),
         times=times,
         cost_usd=sum((one.spent.cost_usd for one in everything), start=Decimal(0)),

@@ -1,5 +1,6 @@
 """What the doctor says of the models that may be asked, without asking any."""
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from nightshift.doctor.models import models
 from nightshift.doctor.verdict import Place, Verdict
+from services.runtime.process import SHIPPED
 from tests.serving import served
 
 
@@ -82,3 +84,25 @@ async def test_a_machine_of_ours_is_looked_at_and_not_asked(
 
     assert says in verdict.text
     assert "/api/chat" not in server.paths
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "says"),
+    [
+        ("process.toml", b'\n[candidate]\nmodel = "claude:nosuch"\n', "the price of 'nosuch' is not known"),
+        ("candidate/knowledge/x.md", b"caf\xe9", "x.md, line 1: this is no UTF-8"),
+        ("knowledge/x.md", b"caf\xe9", "x.md, line 1: this is no UTF-8"),
+        ("steps/answer/prompt.md", b"{{policy.nosuch}}", "it names policy.nosuch"),
+    ],
+)
+async def test_what_a_classifier_would_not_start_with_is_found_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str, content: bytes, says: str
+) -> None:
+    folder = shutil.copytree(SHIPPED / "support", tmp_path / "support")
+    (folder / part).parent.mkdir(parents=True, exist_ok=True)
+    with (folder / part).open("ab") as file:
+        file.write(content)
+
+    *_, last = await found(monkeypatch, tmp_path, processes_folder=str(tmp_path))
+
+    assert (last.level, says in last.text) == ("problem", True)

@@ -2,13 +2,14 @@
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from nightshift.evals.examples import EvalsInvalidError, read
+from nightshift.evals.examples import Eval, EvalsInvalidError, read
 from nightshift.evals.result import (
     Answered,
     Result,
@@ -19,7 +20,12 @@ from nightshift.evals.result import (
     from_lines,
     mcnemar,
 )
+from nightshift.evals.run import run_evals
 from processes.support.steps.answer.output import Proposal
+from services.classifier.outbound.desk import KnowledgeDesk
+from services.classifier.ports import Answer, Ask
+from services.runtime.process import SHIPPED, load
+from tests.fakes.proposing import ScriptedModel
 
 GOOD = '{"text": "Where is my parcel?", "expected": {"intent": "track_order"}}'
 
@@ -192,3 +198,38 @@ def test_what_is_put_on_record_says_what_it_was_compared_with_and_what_was_let_f
     assert changed.passed is not None
     assert (changed.passed.against, changed.passed.accepted) == ("r", ("1",))
     assert again.passed == changed.passed, "asked again it is still the one that was compared"
+
+
+def test_what_the_rules_let_out_before_and_do_not_now_is_listed_and_blocks_nothing() -> None:
+    """All knowledge gone, and every label is right as before."""
+    let_out, held = row("1", "a", "a", "b"), row("1", "a")
+    held = held.model_copy(update={"answers": (held.answers[0].model_copy(update={"verdict": "hold"}),)})
+
+    found = compare(result(held, row("2", "a")), result(let_out), floors={})
+
+    assert ([one.id for one in found.newly_held], found.blocks, found.flips) == (["1"], [], [])
+    assert compare(result(let_out), result(held), floors={}).newly_held == []
+
+
+class Meanwhile(ScriptedModel):
+    """While it is asked, somebody writes."""
+
+    def __init__(self, prompt: Path) -> None:
+        super().__init__(name="nearest")
+        self.prompt = prompt
+
+    async def propose(self, ask: Ask) -> Answer:
+        self.prompt.write_text("Be rude.")
+        return await super().propose(ask)
+
+
+async def test_a_result_is_of_what_was_asked_whatever_somebody_writes_meanwhile(tmp_path: Path) -> None:
+    folder = shutil.copytree(SHIPPED / "support", tmp_path / "support")
+    process = load("support", tmp_path)
+    before = KnowledgeDesk(process).regime("nearest")
+    model = Meanwhile(folder / "steps" / "answer" / "prompt.md")
+
+    ran = await run_evals(process, [Eval(text="Where is it?", expected={"intent": "track_order"})], model, times=1)
+
+    assert ran.result.regime == before
+    assert KnowledgeDesk(process).regime("nearest") != before

@@ -47,7 +47,7 @@ async def test_nearest_is_shown_what_a_search_finds_where_a_model_beside_it_is(
 
     desk = desk_for(support, model)
 
-    assert isinstance(desk._finds, PassagesInMemory) == searches  # type: ignore[attr-defined]  # a KnowledgeDesk's
+    assert isinstance(desk._finds, PassagesInMemory) == searches
 
 
 async def test_a_trial_asks_the_models_of_the_settings_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
