@@ -1,6 +1,7 @@
 """What `nearest` answers to a ticket: from facts and passages alone, and nothing that the rules would have to stop."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -152,6 +153,12 @@ def test_a_refund_is_what_was_asked_and_never_more_than_the_invoice_holds(words:
         (DELIVERED, {**INVOICE, "paid": False}),
         (DELIVERED, {**INVOICE, "refunded": "80.00"}),
         (DELIVERED, {**INVOICE, "total": "unreadable"}),
+        (DELIVERED, {**INVOICE, "total": "NaN"}),
+        (DELIVERED, {**INVOICE, "total": "Infinity"}),
+        (DELIVERED, {**INVOICE, "total": "1000000.01"}),
+        (DELIVERED, {**INVOICE, "total": "0.004"}),
+        (DELIVERED, {**INVOICE, "refunded": "unreadable"}),
+        (DELIVERED, {**INVOICE, "refunded": "NaN"}),
         (DELIVERED, {**INVOICE, "order_number": "1"}),
     ],
 )
@@ -160,6 +167,16 @@ def test_nothing_is_refunded_that_was_not_delivered_paid_and_kept(order: Any, in
 
     assert "refund" not in actions(proposal)
     assert proposal.citations == ("get-refund",)
+
+
+@pytest.mark.parametrize("value", [None, "", "NaN", "-Infinity", "1e500", "n/a"])
+@pytest.mark.parametrize("column", ["total", "refunded"])
+@pytest.mark.parametrize("intent", ["get_refund", "track_refund", "check_invoice", "get_invoice"])
+def test_an_amount_that_the_books_do_not_hold_is_not_told(intent: str, column: str, value: str | None) -> None:
+    proposal = answer(intent, orders=[DELIVERED], invoices=[{**INVOICE, column: value}])
+
+    assert not re.search(r"nan|infinity|(?<!\d)0\.00", proposal.reply, re.IGNORECASE)
+    assert not (column == "total" and re.search(r"\d\.\d\d", proposal.reply))
 
 
 def test_a_refund_already_made_is_told() -> None:

@@ -16,6 +16,7 @@ from contracts.knowledge import ANY_BRAND, Passage, Question
 from processes.support import facts as books, text
 from processes.support.steps.answer import signs
 from processes.support.steps.answer.output import (
+    REFUND_MAX,
     DeleteAccount,
     Escalate,
     Intent,
@@ -31,6 +32,8 @@ from processes.support.steps.answer.output import (
 )
 
 OUT_OF_SCOPE: Final = "out_of_scope"
+BOOKS_MAX: Final = 10**15
+"""What an invoice holds is less: more is a slip, or infinite."""
 _TAGS: Final[Mapping[str, str]] = {
     "cancel_order": "cancellation",
     "change_order": "order",
@@ -162,9 +165,9 @@ def _values(order: Json | None, facts: Facts, refund: Refund | None) -> dict[str
         invoice = invoices[0]
         found["invoice_number"] = invoice["invoice_number"]
         found["invoice_issued_on"] = _day(invoice["issued_on"])
-        found["invoice_total"] = f"{_money(invoice['total']):.2f} {currency}"
-        if (refunded := _money(invoice["refunded"])) > 0:
-            found["refunded_amount"] = f"{refunded:.2f} {currency}"
+        for name, column in (("invoice_total", "total"), ("refunded_amount", "refunded")):
+            if (amount := _money(invoice[column])) is not None and amount > 0:
+                found[name] = f"{amount:.2f} {currency}"
     if refund is not None:
         found["refund_amount"] = f"{Decimal(str(refund.amount)):.2f} {currency}"
     return {name: str(value) for name, value in found.items() if value}
@@ -176,18 +179,22 @@ def _refund(question: Question, order: Json | None, facts: Facts) -> Refund | No
     if order is None or held <= 0:
         return None
     asked = [amount for amount in text.amounts(question.text) if amount > 0]
-    amount = asked[0] if len(asked) == 1 else held
-    if len(asked) > 1 or amount > held:
+    amount = round(asked[0] if len(asked) == 1 else held, 2)
+    if len(asked) > 1 or not 0 < amount <= held or amount > REFUND_MAX:
         return None
-    return Refund(order_id=str(order["order_number"]), amount=float(round(amount, 2)))
+    return Refund(order_id=str(order["order_number"]), amount=float(amount))
 
 
 def _refundable(order: Json | None, facts: Facts) -> Decimal:
     if order is None or order["status"] != "delivered":
         return Decimal(0)
-    invoices = books.invoices(facts, str(order["order_number"]))
-    paid = sum((_money(row["total"]) for row in invoices if row["paid"] is True), Decimal(0))
-    return paid - sum((_money(row["refunded"]) for row in invoices), Decimal(0))
+    held = Decimal(0)
+    for invoice in books.invoices(facts, str(order["order_number"])):
+        total, refunded = _money(invoice["total"]), _money(invoice["refunded"])
+        if total is None or refunded is None:
+            return Decimal(0)
+        held += (total if invoice["paid"] is True else 0) - refunded
+    return held
 
 
 def _asks_too_much(intent: str, question: Question, order: Json | None, facts: Facts) -> bool:
@@ -233,9 +240,10 @@ def _day(value: object) -> str:
     return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
 
 
-def _money(value: object) -> Decimal:
-    """Zero where the books are empty or unreadable: then nothing is refunded."""
+def _money(value: object) -> Decimal | None:
+    """Zero where the books are empty; none where they hold no amount, or Postgres' NaN: nothing is refunded then."""
     try:
-        return Decimal(str(value))
+        amount = Decimal(0 if value is None else str(value))
     except InvalidOperation:
-        return Decimal(0)
+        return None
+    return amount if amount.is_finite() and abs(amount) < BOOKS_MAX else None

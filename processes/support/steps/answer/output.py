@@ -1,6 +1,6 @@
 """What the model suggests for a ticket. Untrusted: parsing proves its shape, rules.py decides about its content."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, Strict
 
@@ -39,6 +39,7 @@ Intent = Literal[
 ]
 """The 27 intents of the Bitext customer support data set, and what fits none of them."""
 
+REFUND_MAX: Final = 1_000_000
 Urgency = Literal["low", "normal", "high", "urgent"]
 Sentiment = Literal["negative", "neutral", "positive"]
 Priority = Literal["low", "normal", "high", "urgent"]
@@ -78,7 +79,7 @@ class Refund(Contract):
     name: Literal["refund"] = "refund"
     order_id: Word
     """The order number."""
-    amount: Annotated[float, Strict(), Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+    amount: Annotated[float, Strict(), Field(gt=0, le=REFUND_MAX, allow_inf_nan=False)]
 
 
 class Escalate(Contract):
