@@ -51,6 +51,8 @@ from services.runtime.tasks import Worker
 CONNECTIONS_MAX = 24
 SUBSCRIPTIONS = (topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CONTROL)
 LOOK_SECONDS = 1.0
+_USUAL = frozenset({CaseOpened.TYPE, CaseChanged.TYPE, ProposalMade.TYPE})
+"""They seldom lead to an effect before something is decided: then it waits until its lane looks by itself."""
 
 log = structlog.get_logger()
 
@@ -78,7 +80,9 @@ def handlers_of(processes: Mapping[str, Process]) -> dict[type[Fact], Handler]:
     }
 
 
-def deciding(database: Database, process: Process, settings: Settings, woken_after: list[Wake]) -> Worker:
+def deciding(
+    database: Database, process: Process, settings: Settings, wake: Wake, woken_after: Sequence[Wake]
+) -> Worker:
     """The worker that decides. Deciding is no effect: it goes on while the process is paused."""
     work = Decide(database, process)
     return Worker(
@@ -92,6 +96,7 @@ def deciding(database: Database, process: Process, settings: Settings, woken_aft
         lease_seconds=settings.decide_lease_seconds,
         batch_max=settings.decide_batch_max,
         obeys_switch=False,
+        wake=wake,
         woken_after=woken_after,
     )
 
@@ -207,16 +212,18 @@ async def run() -> None:
         relay = Relay(database, SERVICE, producer, relay_wake)
         lanes = lanes_of(database, processes, outside, relay_wake)
         effect_wakes = [relay_wake, *(lane.wake for lane in lanes)]
+        decide_wakes = {name: Wake() for name in processes}
         workers = [
-            deciding(database, process, settings, effect_wakes)
-            for process in processes.values()
+            deciding(database, process, settings, decide_wakes[name], effect_wakes)
+            for name, process in processes.items()
             for _ in range(2)  # one batch waits for its commit while the other is decided
         ]
         inbox = Inbox(database, SERVICE, handlers_of(processes))
 
         async def take(records: Sequence[Record]) -> None:
             await inbox.take(records)
-            for wake in (*effect_wakes, *(worker.wake for worker in workers)):
+            types = {record.headers.get("ce_type") for record in records}
+            for wake in (*decide_wakes.values(), *([relay_wake] if types <= _USUAL else effect_wakes)):
                 wake.set()
 
         link = Link(

@@ -99,7 +99,7 @@ async def run() -> None:
             before_consuming=inbox.take_what_became_readable,
             producer=producer,
             relays=[relay],
-            woken_after=[publishing, *(worker.wake for worker in workers)],
+            woken_after=[worker.wake for worker in workers],
         )
         awaited = [worker for worker in workers if worker.kind != SHADOW]
         oldest = {(worker.process, worker.kind): worker.oldest_claimable_seconds for worker in awaited}
@@ -230,9 +230,9 @@ def _workers(
     reading = ReadHinted(
         database=database, process=process, doors=doors, reads_at_once=asyncio.Semaphore(settings.asks_at_once)
     )
-    proposers = [_worker(process, database, admission, PROPOSE, proposing, [publishing, shadow_wake]) for _ in range(2)]
-    woken_after = [publishing, *(worker.wake for worker in proposers)]
-    workers = [*proposers, _worker(process, database, admission, READ, reading, woken_after)]
+    wake, woken_after = Wake(), [publishing, shadow_wake]
+    workers = [_worker(process, database, admission, PROPOSE, proposing, wake, woken_after) for _ in range(2)]
+    workers.append(_worker(process, database, admission, READ, reading, Wake(), [publishing, wake]))
     if shadowing is not None:
         workers.append(shadow_worker(shadowing, shadow_wake, [publishing]))
     return workers
@@ -293,6 +293,7 @@ def _worker(
     admission: Admission,
     kind: str,
     work: Proposing | ReadHinted,
+    wake: Wake,
     woken_after: Sequence[Wake],
 ) -> Worker:
     return Worker(
@@ -306,6 +307,7 @@ def _worker(
         lease_seconds=LEASE_SECONDS,
         batch_max=BATCH_MAX,
         may_claim=admission.given,
+        wake=wake,
         woken_after=woken_after,
     )
 

@@ -24,17 +24,18 @@ class Stop:
 
 
 class Wake:
-    """Tells a loop that there may be something to do. A wake that nobody waits for is not lost."""
+    """Tells one of the loops that wait that there may be something to do. A wake that nobody waits for is not lost."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._told: asyncio.Queue[None] = asyncio.Queue(maxsize=1)
 
     def set(self) -> None:
-        self._event.set()
+        if not self._told.full():
+            self._told.put_nowait(None)
 
     async def wait(self, seconds: float, stop: Stop) -> None:
         """Wait until woken, stopped, or for `seconds`."""
         if not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._event.wait(), seconds)
-        self._event.clear()
+                async with asyncio.timeout(seconds):
+                    await self._told.get()

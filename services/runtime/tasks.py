@@ -195,6 +195,8 @@ class Worker:
     async def step(self) -> int:
         """Claim once, perform and finish. Returns how many pieces were claimed."""
         claims = await self.claim()
+        if len(claims) == self.batch_max:
+            self.wake.set()  # there may be more, for another that waits
         if claims:
             self._moved_at, self.in_hand = self.clock(), True
             try:
