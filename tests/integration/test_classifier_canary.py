@@ -146,6 +146,17 @@ async def test_what_nobody_accepts_of_it_is_a_persons_and_says_whose_it_was(desk
     assert len(await desk.said(DeadLetterRaised)) == 1
 
 
+async def test_where_nobody_s_answer_is_accepted_in_its_turn_the_failure_is_the_candidate_s(desk: Bench) -> None:
+    """A lost call of the candidate may have used up what the live one needed."""
+    desk.candidate.answers = [PermanentError("model_unknown", "no such model")]
+    desk.model.answers = [BAD]
+    await ask(desk, OURS)
+
+    [failed] = [event.data for event in await desk.said(ProposalFailed)]
+    assert isinstance(failed, ProposalFailed)
+    assert (failed.code, failed.candidate, failed.regime) == ("output_invalid", True, CANDIDATE_REGIME)
+
+
 async def test_a_classifier_that_dies_in_between_proposes_once_and_by_the_order_that_is_in_force(desk: Bench) -> None:
     await desk.hear(desk.outside.says(OURS))
     dead = desk.new_worker()

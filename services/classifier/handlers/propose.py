@@ -160,7 +160,7 @@ class Proposing:
             tokens_out=taken.tokens_out,
             cost_usd=taken.cost_usd,
             failed=error.failed if isinstance(error, NobodyAnsweredError) else (),
-            regime=self.live.digest_of(0),
+            regime=by.digest_of(0),
             candidate=by.is_candidate,
         )
         return run.event(failed)
@@ -189,7 +189,7 @@ class Proposing:
                     tokens_out=spent.tokens_out,
                     cost_usd=spent.cost_usd,
                     failed=asked.in_vain,
-                    regime=asked.regime,
+                    regime=by.digest_of(0),
                     candidate=by.is_candidate,
                 )
                 return Never(code, why, (told, run.event(failed)))
