@@ -68,9 +68,9 @@ async def run() -> None:
         relay = Relay(database, "classifier", producer, publishing)
         models = {name: models_of(process, settings) for name, process in processes.items()}
         budgets = {name: PostgresBudget(database, process) for name, process in processes.items()}
-        admissions = {name: _admission(database, process, models[name]) for name, process in processes.items()}
+        admissions = {name: await _admission(database, process, models[name]) for name, process in processes.items()}
         canaries = {
-            name: _canary(candidate, settings, database)
+            name: await _canary(candidate, settings, database)
             for name, process in processes.items()
             if (candidate := process.candidate) is not None
         }
@@ -183,12 +183,12 @@ def provider_of(name: str, process: Process, settings: Settings) -> Provider:
     )
 
 
-def _admission(database: Database, process: Process, models: Sequence[Provider]) -> Admission:
+async def _admission(database: Database, process: Process, models: Sequence[Provider]) -> Admission:
     """Of each model that may answer."""
-    return Admission(database, process, *_regimes(process, models))
+    return Admission(database, process, *await _regimes(process, models))
 
 
-def _regimes(process: Process, models: Sequence[Provider]) -> tuple[dict[str, str], dict[str, Find]]:
+async def _regimes(process: Process, models: Sequence[Provider]) -> tuple[dict[str, str], dict[str, Find]]:
     """By model; and how to find those that only another machine knows: what a tag of Ollama stands for."""
     desk = KnowledgeDesk(process)
 
@@ -196,7 +196,7 @@ def _regimes(process: Process, models: Sequence[Provider]) -> tuple[dict[str, st
         return desk.regime(model.name, await model.weights())
 
     pulled = [model for model in models if model.name.startswith(f"{ollama.VENDOR}:")]
-    known = {model.name: desk.regime(model.name) for model in models if model not in pulled}
+    known = {model.name: await found(model) for model in models if model not in pulled}
     return known, {model.name: partial(found, model) for model in pulled}
 
 
@@ -238,10 +238,10 @@ def _workers(
     return workers
 
 
-def _canary(candidate: Process, settings: Settings, database: Database) -> tuple[Canary, CandidateAdmission]:
+async def _canary(candidate: Process, settings: Settings, database: Database) -> tuple[Canary, CandidateAdmission]:
     """A candidate, and who knows by which regimes it is asked."""
     models = models_of(candidate, settings)
-    admission = CandidateAdmission(candidate, *_regimes(candidate, models))
+    admission = CandidateAdmission(candidate, *await _regimes(candidate, models))
     desk = KnowledgeDesk(candidate, _finds(models, candidate, database))
     count_all_from_zero(models)
     regime = Regime(models=models, desk=desk, digests=admission.regimes, is_candidate=True)

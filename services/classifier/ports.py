@@ -107,7 +107,7 @@ class Provider(Protocol):
         """
 
     async def weights(self) -> str | None:
-        """Digest of what the name stands for now; none where it always stands for the same.
+        """What its answers depend on beside its name: what that stands for now, or how much it thinks. None: nothing.
 
         Raises LaterError, PermanentError.
         """

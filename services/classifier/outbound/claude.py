@@ -72,8 +72,9 @@ class Claude:
         cost_usd = self._price.cost_usd_max(sent=sent, answered=ask.tokens_out_max)
         return Cost(tokens_in=sent, tokens_out=ask.tokens_out_max, cost_usd=cost_usd)
 
-    async def weights(self) -> None:
-        """The vendor's names of models do not move."""
+    async def weights(self) -> str | None:
+        """See Provider. The vendor's names of models do not move; how much one thinks may be set otherwise."""
+        return self._price.effort
 
     async def propose(self, ask: Ask) -> Answer:
         """One call. Raises LaterError, PermanentError, RefusedError, AnswerLostError."""

@@ -125,7 +125,7 @@ class KnowledgeDesk:
     def regime(self, model: str, weights: str | None = None) -> str:
         """Of the process's own files as they were loaded, and a model by the name it is asked for with.
 
-        `weights`: the digest of what that name stands for, where it may stand for another thing tomorrow.
+        `weights`: see Provider.
         """
         return regime_of(
             model=model if weights is None else f"{model}@{weights}",

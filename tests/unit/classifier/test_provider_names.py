@@ -3,7 +3,7 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from services.classifier.app import models_of, provider_of
+from services.classifier.app import _regimes, models_of, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import ModelEndedError, UnknownPriceError
 from services.runtime.config import MissingSettingError
@@ -54,6 +54,19 @@ def test_a_model_past_its_end_of_life_does_not_start_and_those_that_are_left_are
 def test_a_missing_setting_is_named(name: str, missing: str) -> None:
     with pytest.raises(MissingSettingError, match=missing):
         provider_of(name, load("support"), settings(ollama_url=None))
+
+
+async def test_a_model_that_is_told_to_think_otherwise_is_another_regime() -> None:
+    process, own = load("support"), OWN.replace("claude-of-mine", "claude-haiku-5-5")
+
+    async def regime(prices: str | None) -> str:
+        named = settings("key").model_copy(update={"prices": prices, "model": "claude:claude-haiku-5-5"})
+        known, _ = await _regimes(process, models_of(process, named))
+        return known["claude:claude-haiku-5-5"]
+
+    assert await regime(None) == await regime(own + 'effort = "low"\n')
+    assert await regime(None) != await regime(own + 'effort = "high"\n')
+    assert await regime(None) != await regime(own)
 
 
 def test_an_address_that_is_none_does_not_start() -> None:
