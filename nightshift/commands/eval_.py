@@ -81,6 +81,8 @@ def eval_(
     live = loaded.folder / record_of(live_choice(loaded)) if candidate else record
     compared_with = against or (live if live.exists() else None)
     before = None if compared_with is None else result.from_lines(_text_of(compared_with), str(compared_with))
+    if before is not None and before.process != loaded.name:
+        raise MendableError(f"{compared_with} is a record of {before.process}: name one of {loaded.name}")
     with progress.bar() as told:
         ran = run(runs.run_evals(loaded, evals, provider, times=times, progress=told))
     compared = result.compare(ran.result, before, floors=loaded.settings.evals.floors, accepted=accepted)
@@ -154,6 +156,7 @@ def _told(ran: "Ran", compared: "Comparison", written: Path | None) -> dict[str,
         "newly_right": [flip.row.id for flip in compared.flips if flip.better],
         "newly_wrong": sorted(compared.newly_wrong),
         "newly_held": [row.id for row in compared.newly_held],
+        "need_not_pass": compared.need_not_pass,
         "record": None if written is None else str(written),
     }
 
@@ -179,6 +182,8 @@ def _show(console: Console, ran: "Ran", compared: "Comparison", texts: dict[str,
         ids = " ".join(row.id for row in compared.newly_held[:_SHOWN_MAX])
         more = " …" if len(compared.newly_held) > _SHOWN_MAX else ""
         console.print(Text(f"no longer let out by the rules: {len(compared.newly_held)} ({ids}{more})", "bold red"))
+    if compared.need_not_pass:
+        console.print(Text(f"had to pass before, and need not now: {' '.join(compared.need_not_pass)}", "bold red"))
     for block in compared.blocks:
         console.print(Text(f"blocks: {block}", "bold red"))
     console.print(Text("passed", "green") if not compared.blocks else Text("not passed", "bold red"))

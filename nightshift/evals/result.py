@@ -168,6 +168,8 @@ class Comparison(NamedTuple):
     flips: Sequence[Flip]
     newly_held: Sequence[Row]
     """What the rules let out before, and do not now; a person judges that, for limits of the rules may be meant so."""
+    need_not_pass: Sequence[str]
+    """By id: what had to pass before, and is gone, or need not now. Who reviews the change judges that."""
 
     @property
     def newly_wrong(self) -> frozenset[str]:
@@ -186,8 +188,10 @@ def compare(
     known = {} if before is None else {row.id: row for row in before.rows}
     flips = [Flip(row, better=row.right) for row in result.rows if row.id in known and known[row.id].right != row.right]
     held = [row for row in result.rows if row.id in known and known[row.id].is_let_out and not row.is_let_out]
+    must_pass = {row.id for row in result.rows if row.must_pass}
+    need_not = [row.id for row in known.values() if row.must_pass and row.id not in must_pass]
     blocks = [*_below(result, floors), *_broken(result, known), *_worse(result, flips, accepted)]
-    return Comparison(blocks, flips, held)
+    return Comparison(blocks, flips, held, need_not)
 
 
 def _below(result: Result, floors: Mapping[str, float]) -> Iterator[str]:

@@ -122,6 +122,14 @@ def test_what_cannot_be_is_told_before_anything_is_asked(options: list[str], men
     assert mend in str(failed.exception)
 
 
+def test_a_record_of_another_process_is_nothing_to_compare_with(tmp_path: Path) -> None:
+    (other := tmp_path / "other.json").write_text(RECORD.read_text().replace('"support"', '"content"', 1))
+
+    failed = typed("support", "--against", str(other))
+
+    assert f"{other} is a record of content: name one of support" in str(failed.exception)
+
+
 def test_a_model_that_is_asked_often_and_answers_alike_does_not_flicker() -> None:
     done = typed("support", *shlex.split(from_readme("--times 5")), "--json")
 

@@ -211,6 +211,14 @@ def test_what_the_rules_let_out_before_and_do_not_now_is_listed_and_blocks_nothi
     assert compare(result(let_out), result(held), floors={}).newly_held == []
 
 
+def test_what_had_to_pass_and_need_not_now_is_listed() -> None:
+    before = result(*(row(name, "a", must_pass=True) for name in "123"), row("4", "a"))
+
+    found = compare(result(row("1", "a", must_pass=True), row("2", "b")), before, floors={}, accepted=frozenset("2"))
+
+    assert (found.need_not_pass, found.blocks) == (["2", "3"], [])
+
+
 class Meanwhile(ScriptedModel):
     """While it is asked, somebody writes."""
 
