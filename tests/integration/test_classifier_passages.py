@@ -16,7 +16,7 @@ from services.classifier.domain.examples import parse
 from services.classifier.domain.knowledge import words_of
 from services.classifier.domain.words import terms_of
 from services.classifier.outbound import indexing
-from services.classifier.outbound.desk import KnowledgeDesk, library_of
+from services.classifier.outbound.desk import KnowledgeDesk, Library, library_of
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
 from services.classifier.outbound.indexing import Written
 from services.classifier.outbound.nearest import Nearest
@@ -292,3 +292,18 @@ def test_whatever_reads_passages_searches_and_nearest_alone_finds_in_memory(data
     assert isinstance(_finds([claude], support, database), PassageIndex)
     assert isinstance(_finds([claude, nearest], support, database), PassageIndex)
     assert _finds([nearest], support, database) is None
+
+
+@pytest.mark.parametrize("known", ["nothing", "no word"])
+async def test_where_there_is_nothing_to_find_nothing_is_found(database: Database, tmp_path: Path, known: str) -> None:
+    (folder := tmp_path / "knowledge").mkdir()
+    if known == "no word":
+        (folder / "x.md").write_text('+++\ntitle = "!"\nintents = ["review"]\nlanguage = "en"\n+++\n?\n')
+    library = Library(SUPPORT / "examples.jsonl", folder, EMBEDDER)
+    asked = Question(text="Where is my order?", brand=None, language="en")
+    settings = Retrieval(words=1, meaning=0, labels=0)
+
+    there = await PassageIndex(database, "support", library, settings).find(asked)
+
+    assert there.passages == ()
+    assert await PassagesInMemory(library, settings).find(asked) == there

@@ -67,12 +67,13 @@ class PassagesInMemory:
         asked = Counter(term for language in sorted(languages) for term in terms_of(text, language))
         rarest = sorted((self._held[term], term) for term in asked if term in self._held)[:TERMS_MAX]
         count, k1, b = len(self._terms), self._settings.k1, self._settings.b
-        average = sum(terms.total() for terms in self._terms) / count
+        average = sum(terms.total() for terms in self._terms) / (count or 1)
         weights = {term: asked[term] * math.log(1 + (count - held + 0.5) / (held + 0.5)) for held, term in rarest}
         scores = dict[int, float]()
         for i in ours:
-            found, paid = self._terms[i], k1 * (1 - b + b * self._terms[i].total() / average)
+            found = self._terms[i]
             if held := weights.keys() & found.keys():
+                paid = k1 * (1 - b + b * found.total() / average)
                 scores[i] = math.fsum(weights[term] * found[term] / (found[term] + paid) for term in held)
         return scores
 
