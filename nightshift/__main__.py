@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nightshift import MendableError, commands
+from services.runtime.config import UnreadableSettingError
 from services.runtime.process import ProcessInvalidError
 
 _ENDED_BY_INTERRUPT = 130
@@ -35,7 +36,7 @@ def main() -> None:
     """Run one command. An error is one line on stderr with the mend, and exit code 1."""
     try:
         build()(prog_name="nightshift")
-    except (MendableError, ProcessInvalidError) as error:
+    except (MendableError, ProcessInvalidError, UnreadableSettingError) as error:
         _complain(str(error))
     except KeyboardInterrupt:
         sys.exit(_ENDED_BY_INTERRUPT)

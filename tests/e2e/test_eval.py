@@ -3,13 +3,14 @@
 import json
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from nightshift import MendableError
-from nightshift.__main__ import build
+from nightshift.__main__ import build, main
 from nightshift.evals.result import from_lines
 from services.classifier.config import Settings
 from services.classifier.outbound.desk import KnowledgeDesk
@@ -158,6 +159,24 @@ def test_a_file_of_the_process_that_cannot_be_used_is_refused_with_its_line(
 
     assert isinstance(failed.exception, MendableError | ProcessInvalidError)
     assert f"{folder / part}, line {line}: " in str(failed.exception)
+
+
+def test_what_a_person_can_mend_is_no_unexpected_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (prices := tmp_path / "prices.toml").write_bytes(b"# caf\xe9\n")
+    (folder / "steps" / "answer" / "prompt.md").write_bytes(b"caf\xe9")
+    monkeypatch.setattr(sys, "argv", ["nightshift", "eval", "support"])
+    with pytest.raises(SystemExit):
+        main()
+    monkeypatch.setenv("NIGHTSHIFT_PRICES_FILE", str(prices))
+    with pytest.raises(SystemExit):
+        main()
+
+    said = capsys.readouterr().err
+    assert "prompt.md, line 1: this is no UTF-8: save the file as UTF-8" in said
+    assert "NIGHTSHIFT_PRICES_FILE names is in line 1 no longer UTF-8: save it as UTF-8" in said
+    assert "unexpected" not in said
 
 
 def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(folder: Path) -> None:
