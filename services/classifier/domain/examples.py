@@ -21,7 +21,9 @@ Vector = NDArray[np.float32]
 Numbers = NDArray[np.float64]
 
 METHOD: Final = 1
-"""Raised by whoever has equal examples vote otherwise: what was proved of `nearest` before is proved no more."""
+"""Raised by whoever has equal examples vote otherwise, or equal votes choose other passages: what was proved of
+`nearest` before is proved no more.
+"""
 # Chosen by leaving out each shipped example, where half or double of each is no better.
 WIDTH: Final = 1.0
 """At a right angle to a text an example counts exp(-2 x WIDTH) of what it counts for an equal one."""

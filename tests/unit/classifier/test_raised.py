@@ -6,7 +6,7 @@ writes anew what they stand for.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from benchmarks.bitext import HELD_OUT
 from contracts.decision import FactAnswer
 from contracts.knowledge import Passage, Question
-from services.classifier.domain import prompt
+from services.classifier.domain import knowledge, prompt
 from services.classifier.domain.examples import METHOD, Examples, parse
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
 
@@ -26,14 +26,25 @@ PASSAGE = Passage(
     id="times", title="Times & days", intents=("period",), brand="any", language="en", text="3", reply="r", version="v"
 )
 
+QUESTION = Question(text="?", brand=None, language="en")
 
-def voted() -> list[tuple[str, float]]:
-    """What every third held-out message says about some of the others, and about what is nobody's business."""
+
+def voted() -> list[tuple[str, float, str]]:
+    """What every third held-out message says about some of the others, and about what is nobody's business.
+
+    And which of them would be chosen, were they passages.
+    """
     held_out = parse(HELD_OUT.read_text(encoding="utf-8"))
     embedder = WordLlamaEmbedder()
     examples = Examples([e.label for e in held_out[::3]], embedder.embed([e.text for e in held_out[::3]]))
-    votes = [examples.vote(v) for v in embedder.embed([*(e.text for e in held_out[1::18]), *OTHERS])]
-    return [(vote.label, vote.confidence) for vote in votes]
+    known = [replace(PASSAGE, id=str(i), intents=(e.label,), text=e.text) for i, e in enumerate(held_out[2::9])]
+    vectors = embedder.embed([passage.text for passage in known])
+    found = []
+    for vector in embedder.embed([*(e.text for e in held_out[1::18]), *OTHERS]):
+        vote = examples.vote(vector)
+        chosen = knowledge.choose(known, vectors, vector, QUESTION, vote.shares, "en")
+        found.append((vote.label, vote.confidence, " ".join(sorted(passage.id for passage in chosen))))
+    return found
 
 
 def shown() -> list[dict[str, str]]:
@@ -54,8 +65,10 @@ def said() -> dict[str, Any]:
 
 def test_what_examples_vote_for_is_what_their_method_stands_for(said: dict[str, Any]) -> None:
     assert said["method"] == METHOD, "write it anew"
-    assert [label for label, _ in voted()] == [label for label, _ in said["voted"]], "raise METHOD, and write it anew"
-    assert [sure for _, sure in voted()] == pytest.approx([sure for _, sure in said["voted"]], abs=0.005), "as above"
+    labels, sure, chosen = zip(*voted(), strict=True)
+    labels_said, sure_said, chosen_said = zip(*said["voted"], strict=True)
+    assert (labels, chosen) == (labels_said, chosen_said), "raise METHOD, and write it anew"
+    assert sure == pytest.approx(sure_said, abs=0.005), "as above"
 
 
 def test_what_a_model_is_shown_is_what_its_form_stands_for(said: dict[str, Any]) -> None:
