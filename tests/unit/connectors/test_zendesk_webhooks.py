@@ -1,6 +1,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from time import process_time
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 
 from connectors.protocol import PlainChange
 from connectors.zendesk.webhooks import _read, _read_quickly, changes_in, delivery_id
+from connectors.zendesk.wire import readable
 from contracts.failures import PermanentError
 
 DATA = Path(__file__).parents[2] / "data" / "webhooks" / "zendesk"
@@ -150,6 +152,34 @@ def test_html_is_reduced_to_what_a_person_reads() -> None:
     body = "<html><style>p{}</style><p>Hello,</p><p>where &amp; when?<br>Bye</p><script>x()</script></html>"
 
     assert only(event("comment_added", comment(body))).texts["body"] == "Hello,\n\nwhere & when?\nBye"
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        ("<p>a<![if !supportLists]>b<![endif]>c</p>", "abc"),
+        ("<p>a<![what is this", "a<![what is this"),
+        ("<p>a<!-- <b>not shown</b> -->b", "ab"),
+        ("<p>a<!-- never closed", "a never closed"),
+        ("<p>a<head>never closed", "anever closed"),
+        ("<p>a&#" + "9" * 5000 + ";b", "a&#" + "9" * 5000 + ";b"),
+        ("<p>&#128512; &#x1F600;", "\U0001f600 \U0001f600"),
+    ],
+)
+def test_html_that_mail_programs_and_people_break_is_read_as_far_as_it_goes(body: str, read: str) -> None:
+    assert only(event("comment_added", comment(body))).texts["body"] == read
+
+
+@pytest.mark.parametrize(
+    "piece", ["<a ", "<a href='", '<a href="x', "<p\n", "<p =", "<p /", "<!--", "<script", "<style>", "<?", "</", "&#"]
+)
+def test_what_a_customer_writes_costs_no_more_than_its_length(piece: str) -> None:
+    body = "<p>" + piece * (100_000 // len(piece))
+    begun = process_time()
+
+    readable(body)
+
+    assert process_time() - begun < 2.0
 
 
 def test_a_smaller_than_sign_is_no_html() -> None:
