@@ -1,7 +1,8 @@
 """CloudEvents 1.0 in Kafka's binary content mode: attributes in `ce_` headers, the payload as JSON."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, NamedTuple, TypeVar
@@ -14,6 +15,12 @@ from contracts.events import REGISTRY, UPCASTS
 
 CONTENT_TYPE = "application/json"
 SPEC_VERSION = "1.0"
+NAME_CHARS_MAX = 300
+"""Of a subject or a process: an index of Postgres takes little more."""
+WHAT_CHARS_MAX = 300
+NOBODY = "unknown"
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class UnknownTypeError(Exception):
@@ -25,11 +32,14 @@ class UnknownTypeError(Exception):
 
 
 class UnreadableError(Exception):
-    """A record that is no CloudEvent of ours. `what` names the attribute or the payload's field, never its value."""
+    """A record that is no CloudEvent of ours. `what` names the attribute or the payload's field, never its value.
+
+    A payload may name its fields by anything: what cannot be stored or shown of that is left out.
+    """
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"record cannot be read: {what}")
-        self.what = what
+        self.what = "".join(c if c.isprintable() else "?" for c in what[:WHAT_CHARS_MAX])
+        super().__init__(f"record cannot be read: {self.what}")
 
 
 class Record(NamedTuple):
@@ -111,6 +121,12 @@ def follow_up(cause: "Event[Fact]", data: P, *apart: object, source: str, time: 
     )
 
 
+def named(headers: Mapping[str, str], attribute: str) -> str:
+    """A subject or a process as it can be stored; `unknown` where there is none."""
+    name = headers.get(attribute, "")
+    return name if 0 < len(name) <= NAME_CHARS_MAX else NOBODY
+
+
 def headers_of(raw: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     """Kafka's headers as text. Raises UnreadableError."""
     try:
@@ -132,7 +148,10 @@ def upcast(event_type: str, body: bytes) -> tuple[str, bytes]:
 
 
 def decode(headers: dict[str, str], body: bytes) -> Event[Fact]:
-    """Read a record. Raises UnknownTypeError for a type this build does not know, UnreadableError for anything else."""
+    """Read a record. Raises UnknownTypeError for a type this build does not know, UnreadableError for anything else.
+
+    What Postgres could not keep (a NUL, a name without end, a time before 1970) is no event of ours.
+    """
     event_type = headers.get("ce_type")
     if event_type is None:
         raise UnreadableError("header ce_type is missing")
@@ -141,6 +160,11 @@ def decode(headers: dict[str, str], body: bytes) -> Event[Fact]:
     contract = REGISTRY.get(event_type)
     if contract is None:
         raise UnknownTypeError(event_type)
+    for attribute in ("ce_subject", "ce_process"):
+        if not 0 < len(headers.get(attribute, NOBODY)) <= NAME_CHARS_MAX:
+            raise UnreadableError(f"header {attribute} is empty or too long")
+    if b"\\u0000" in body and _NUL.search(body):
+        raise UnreadableError(f"{event_type}: a text holds a NUL")
     try:
         causation = headers.get("ce_causationid")
         return Event(
@@ -164,8 +188,8 @@ def decode(headers: dict[str, str], body: bytes) -> Event[Fact]:
 
 
 def _moment(text: str) -> datetime:
-    """A time that can be compared with any other. Raises ValueError where it has no offset, OverflowError."""
+    """A time that can be compared with any other. Raises ValueError where it has no offset or is none of ours."""
     moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("a time without an offset")
+    if moment.tzinfo is None or moment < _EPOCH:
+        raise ValueError("a time without an offset, or before 1970")
     return moment.astimezone(UTC)

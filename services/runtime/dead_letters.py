@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 from prometheus_client import Counter
 
 from contracts.base import Fact
-from contracts.envelope import Event, Record, follow_up_id
+from contracts.envelope import Event, Record, follow_up_id, named
 from contracts.events.control import RedriveRequested, SkipRequested
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven, DeadLetterResolved, DeadLetterSkipped
 from services.runtime import outbox
@@ -128,8 +128,8 @@ async def raise_for_event(
         connection,
         service=service,
         dead_letter_id=dead_letter_id,
-        case_id=headers.get("ce_subject", "unknown"),
-        process=headers.get("ce_process", "unknown"),
+        case_id=named(headers, "ce_subject"),
+        process=named(headers, "ce_process"),
         correlation_id=_uuid_or(headers.get("ce_correlationid"), event_id),
         causation_id=event_id,
         work=headers.get("ce_type", "unknown"),

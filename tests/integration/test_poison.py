@@ -12,13 +12,17 @@ import pytest
 from contracts.base import Fact
 from contracts.envelope import Event, Record
 from contracts.events.control import RedriveRequested, SkipRequested
+from contracts.events.dead_letters import DeadLetterRaised
 from services.actor.app import handlers_of
 from services.classifier.inbound.kafka import handlers
 from services.reporter.domain.sla import Policy
 from services.reporter.domain.views import CaseRow, DeadLetterRow
 from services.reporter.handlers.append import Appender, Projector
+from services.reporter.handlers.rebuild import rebuild
 from services.reporter.outbound import queries
-from services.reporter.outbound.event_log import PostgresStore
+from services.reporter.outbound.causes import PostgresCauses
+from services.reporter.outbound.event_log import PostgresStore, digest
+from services.reporter.outbound.rebuilding import rebuilding
 from services.runtime.inbox import Inbox
 from services.runtime.postgres import Database, connect
 from tests.conftest import MigratedDatabase
@@ -72,6 +76,17 @@ class System:
             row = (await queries.case_timeline(connection, case_of(object_id), reveal=False)).row
         assert row is not None
         return row
+
+    async def is_told_and_can_be_rebuilt(self) -> bool:
+        """Whether the reporter can count what needs a person, and a rebuild gives what it shows."""
+        database = self.databases["reporter"]
+        await PostgresCauses(database, {"tiny": timedelta(0)}).count()
+        async with database.connection() as connection:
+            live = await digest(connection)
+        async with rebuilding(database) as tables:
+            await rebuild(tables, Projector({"tiny": POLICY}), version="anew", progress=lambda _: None)
+        async with database.connection() as connection:
+            return live == await digest(connection)
 
     async def cases_of(self, service: str) -> list[str]:
         async with self.databases[service].connection() as connection:
@@ -153,3 +168,45 @@ async def test_the_same_poison_heard_again_is_the_same_dead_letter(system: Syste
     await system.hear(POISON, news("0"), POISON)
 
     assert await system.letters() == before
+
+
+ENDLESS = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(9000))
+"""Postgres cannot make it small."""
+LETTER = DeadLetterRaised(
+    dead_letter_id=named("letter"), service="actor", work="\0", basis=None, code="\0", message="\0", attempts=1
+)
+
+
+def damaged(what: Fact, **headers: str) -> Record:
+    record = event("damaged", what, case_id=case_of("1")).to_record()
+    return record._replace(headers={**record.headers, **headers})
+
+
+NAMELESS = damaged(change("1"))
+NAMELESS = NAMELESS._replace(body=NAMELESS.body.replace(b'"fields":{}', b'"fields":{"a\\u0000":{}}'))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(NAMELESS, id="a field's name that nobody can store"),
+        pytest.param(damaged(LETTER), id="texts that nobody can store"),
+        pytest.param(damaged(change("1"), ce_subject=case_of(ENDLESS)), id="a subject without end"),
+        pytest.param(damaged(change("1"), ce_subject=""), id="no subject"),
+        pytest.param(damaged(change("1"), ce_process=ENDLESS), id="a process without end"),
+        pytest.param(damaged(change("1"), ce_type=ENDLESS), id="a type without end"),
+        pytest.param(damaged(change("1"), ce_time="0001-01-01T00:00:00Z"), id="the first day of all"),
+    ],
+)
+async def test_no_record_stops_a_service_whatever_it_holds_and_the_log_shows_it(system: System, record: Record) -> None:
+    for inbox in system.inboxes.values():
+        await inbox.take([record, news("0").to_record()])
+    await system.appender.take([record, news("0").to_record()])
+    await system.appender.take(await system.said())
+
+    assert await system.cases_of("classifier") == await system.cases_of("actor") == [case_of("0")]
+    async with system.databases["reporter"].connection() as connection:
+        assert (await queries.status(connection)).unread == 1
+        shown = await connection.fetchval("SELECT case_id FROM event_log WHERE event_id = $1", named("damaged"))
+        assert len((await queries.case_timeline(connection, shown)).lines) >= 1
+    assert await system.is_told_and_can_be_rebuilt()

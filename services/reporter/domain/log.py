@@ -9,12 +9,11 @@ from typing import TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from contracts.base import Fact
-from contracts.envelope import Event, Record, UnknownTypeError, UnreadableError, decode
+from contracts.envelope import NAME_CHARS_MAX, NOBODY, Event, Record, UnknownTypeError, UnreadableError, decode, named
 from contracts.events import NEWEST
 
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """Of a record whose time cannot be read."""
-NOBODY = "unknown"
 
 F = TypeVar("F", bound=Fact)
 
@@ -76,9 +75,9 @@ def entry_of(record: Record) -> Entry:
     return Entry(
         event_id=_uuid(headers.get("ce_id")) or uuid5(NAMESPACE_URL, base64.b64encode(record.body).decode()),
         topic=record.topic,
-        type=headers.get("ce_type", NOBODY),
-        process=headers.get("ce_process", NOBODY),
-        case_id=headers.get("ce_subject", NOBODY),
+        type=headers.get("ce_type", NOBODY)[:NAME_CHARS_MAX],
+        process=named(headers, "ce_process"),
+        case_id=named(headers, "ce_subject"),
         time=_time(headers.get("ce_time")),
         correlation_id=_uuid(headers.get("ce_correlationid")),
         headers=headers,
@@ -124,9 +123,12 @@ def _uuid(raw: str | None) -> UUID | None:
 
 
 def _time(raw: str | None) -> datetime:
-    """The event's time; one without an offset, or outside the calendar, is damaged, and damaged is NO_TIME."""
+    """The event's time; one without an offset, or outside the calendar, is damaged, and damaged is NO_TIME.
+
+    So is one before that, which no event has: Postgres' driver gives the first day of all back as no time at all.
+    """
     try:
         time = datetime.fromisoformat(raw or "")
-        return NO_TIME if time.tzinfo is None else time.astimezone(UTC)
+        return NO_TIME if time.tzinfo is None else max(time.astimezone(UTC), NO_TIME)
     except (ValueError, OverflowError):
         return NO_TIME
