@@ -247,9 +247,9 @@ async def run() -> None:
         parts += [Pauses(database, name, [lane for lane in lanes if lane.work[0] == name]).run for name in processes]
         for process in processes.values():
             parts.append(expiring(database, process, effect_wakes))
+            parts.append(looking(database, process, return_from_candidate, [relay_wake]))
             if process.candidate is not None:
                 parts.append(looking(database, process, compare, [relay_wake]))
-                parts.append(looking(database, process, return_from_candidate, [relay_wake]))
         await serve(
             app=HealthApp(alive=alive, ready={"broker": _broker(link)}),
             host=settings.http_host,

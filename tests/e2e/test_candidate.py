@@ -152,7 +152,7 @@ async def test_a_candidate_on_trial_that_holds_everything_goes_back_by_itself_an
         await beside.world.begin(tickets=80, seconds=4)
         await until(is_off)
         after = await beside.stands()
-        await until(lambda: any(b"the candidate is worse" in asked.body for asked in beside.duty.asked))
+        await until(lambda: any(b"the candidate was switched off: held" in asked.body for asked in beside.duty.asked))
         story = await beside.ordered(from_readme("nightshift case support"))
         before = await beside.played()
         await beside.world.begin(tickets=20, seconds=1)

@@ -9,7 +9,7 @@ import pytest
 from contracts.events.control import CandidateChanged
 from contracts.events.decisions import DecisionMade
 from contracts.events.proposals import ProposalFailed
-from services.actor.handlers.candidate import came, return_from_candidate
+from services.actor.handlers.candidate import NOT_WATCHED, came, return_from_candidate
 from services.runtime.candidates import Order, order_of
 from tests.conftest import MigratedDatabase
 from tests.fakes.acting import Bench, bench, case_of, ordered, tiny
@@ -136,6 +136,15 @@ async def test_a_new_order_counts_from_nothing_and_what_was_counted_before_goes(
     looked = await look(actor)
 
     assert (looked, await actor.admin.fetchval("SELECT count(*) FROM actor.trials")) == (0, 0)
+
+
+async def test_a_candidate_that_this_actor_cannot_watch_is_switched_off_at_once(actor: Bench) -> None:
+    """It was started without the candidate's files: what comes of its cases would be counted by nobody."""
+    async with actor.database.transaction() as connection:
+        done = await return_from_candidate(connection, tiny())
+
+    [said] = await actor.said(CandidateChanged)
+    assert (done, (await order(actor)).mode, said.reason) == (1, "off", NOT_WATCHED)
 
 
 @pytest.mark.parametrize("mode", ["off", "shadow"])

@@ -186,7 +186,7 @@ async def test_a_candidate_that_was_switched_off_by_itself_is_told_until_somebod
         await bench.teller().look()
 
     (message,) = told(bench.duty)
-    assert "support: the candidate is worse than what is live, and was switched off: held: 9 of 10, since" in message
+    assert "support: the candidate was switched off: held: 9 of 10, since" in message
     assert (while_it_proposes, [(cause.kind, cause.count) for cause in causes]) == ([], [("candidate", 1)])
     assert await bench.causes() == []
 

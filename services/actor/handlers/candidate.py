@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import structlog
@@ -19,6 +19,7 @@ from services.runtime import candidates, outbox
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
 
+NOT_WATCHED: Final = "the actor has no candidate to watch: start it anew with the candidate's files and settings"
 _NAMES = uuid5(NAMESPACE_URL, "nightshift:candidate")
 
 _ADD = """
@@ -98,19 +99,23 @@ async def came(connection: Connection, process: str, generation: int) -> tuple[C
 
 
 async def return_from_candidate(connection: Connection, process: Process) -> int:
-    """Switch a candidate off that is worse, and say so. Returns how many events that were."""
+    """Switch a candidate off that is worse, or that this actor cannot watch, and say so. Returns how many events."""
     order = await candidates.order_of(connection, process.name)
     watched = order is not None and order.mode == "canary"
     await connection.execute(_FORGET, process.name, order.generation if order is not None and watched else 0)
     if order is None or not watched:
         return 0
-    mine, others = await came(connection, process.name, order.generation)
-    if (why := why_return(mine, others, process.settings.candidate.returns)) is None:
-        return 0
+    if process.candidate is None:
+        why = NOT_WATCHED
+    else:
+        mine, others = await came(connection, process.name, order.generation)
+        if (found := why_return(mine, others, process.settings.candidate.returns)) is None:
+            return 0
+        why = found
     row = await connection.fetchrow(_END, process.name, order.generation, why, SOURCE)
     if row is None:
         return 0  # somebody ordered otherwise meanwhile
-    log.error("a candidate is worse, and is switched off", process=process.name, regime=order.regime, why=why)
+    log.error("a candidate is switched off", process=process.name, regime=order.regime, why=why)
     data = CandidateChanged(
         mode="off",
         percent=row["percent"],

@@ -125,7 +125,7 @@ def _what(cause: Cause) -> str:
         case "regime":
             return f"not served, for {cause.work} has no passed eval on record; its cases wait"
         case "candidate":
-            return f"the candidate is worse than what is live, and was switched off: {cause.detail}"
+            return f"the candidate was switched off: {cause.detail}"
         case "budget":
             whose = "the day's" if cause.work == "day" else "the whole"
             return f"{whose} budget for models is used up, and what needs one waits: {cause.detail}"
