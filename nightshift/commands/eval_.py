@@ -86,6 +86,9 @@ def eval_(
     with progress.bar() as told:
         ran = run(runs.run_evals(loaded, evals, provider, times=times, progress=told))
     compared = result.compare(ran.result, before, floors=loaded.settings.evals.floors, accepted=accepted)
+    if len(evals) < result.EVALS_MIN:
+        few = f"{len(evals)} evals say too little: label {result.EVALS_MIN} or more in {file}"
+        compared = compared._replace(blocks=[few, *compared.blocks])
     written = record if write and not compared.blocks else None
     if written is not None:
         written.parent.mkdir(exist_ok=True)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nightshift import MendableError
 from services.classifier.domain.regime import Passed, Record
 
+EVALS_MIN = 20
+"""Fewer say next to nothing of a model."""
 SIGNIFICANT_ABOVE = 200
 """So many evals are needed for a test of significance to say more than a person who reads what changed."""
 SIGNIFICANT_P = 0.05
@@ -149,7 +151,8 @@ def from_lines(content: str, name: str) -> Result:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "JSON"
         raise ResultInvalidError(
-            f"{name} is no result of `nightshift eval` ({where}: {first['msg']}): write it anew with --write"
+            f"{name} is no result of `nightshift eval` ({where}: {first['msg']}): put back the one of git, or of one "
+            "side of a merge, then write it anew with --write"
         ) from None
 
 

@@ -11,7 +11,9 @@ from typer.testing import CliRunner, Result
 
 from nightshift import MendableError
 from nightshift.__main__ import build, main
+from nightshift.evals.examples import read
 from nightshift.evals.result import from_lines
+from processes.support.steps.answer.output import Proposal
 from services.classifier.config import Settings
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.runtime.process import SHIPPED, ProcessInvalidError, load_all
@@ -121,6 +123,19 @@ def test_what_cannot_be_is_told_before_anything_is_asked(options: list[str], men
 
     assert failed.exit_code != 0
     assert mend in str(failed.exception)
+
+
+@pytest.mark.parametrize(("count", "passes"), [(19, False), (20, True)])
+def test_few_evals_put_nothing_on_record(folder: Path, count: int, *, passes: bool) -> None:
+    right = [row.id for row in from_lines(RECORD.read_text(), RECORD.name).rows if row.right]
+    chosen = [one for one in read(folder / "evals.jsonl", Proposal) if one.id in right][:count]
+    (folder / "evals.jsonl").write_text("".join(f"{one.model_dump_json()}\n" for one in chosen))
+    (folder / RECORD.name).unlink()
+
+    done = typed("support", "--write")
+
+    assert ((folder / RECORD.name).exists(), done.exit_code == 0) == (passes, passes), done.output
+    assert ("19 evals say too little: label 20 or more" in done.output) is not passes
 
 
 def test_a_record_of_another_process_is_nothing_to_compare_with(tmp_path: Path) -> None:
