@@ -105,13 +105,11 @@ async def return_from_candidate(connection: Connection, process: Process) -> int
     await connection.execute(_FORGET, process.name, order.generation if order is not None and watched else 0)
     if order is None or not watched:
         return 0
-    if process.candidate is None:
-        why = NOT_WATCHED
-    else:
-        mine, others = await came(connection, process.name, order.generation)
-        if (found := why_return(mine, others, process.settings.candidate.returns)) is None:
-            return 0
-        why = found
+    mine, others = await came(connection, process.name, order.generation)
+    worse = why_return(mine, others, process.settings.candidate.returns)
+    why = NOT_WATCHED if process.candidate is None else worse
+    if why is None:
+        return 0
     row = await connection.fetchrow(_END, process.name, order.generation, why, SOURCE)
     if row is None:
         return 0  # somebody ordered otherwise meanwhile
