@@ -3,10 +3,10 @@
 import ast
 import hashlib
 import importlib.util
-import inspect
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 Plain = list["Plain"] | str
@@ -14,7 +14,7 @@ Plain = list["Plain"] | str
 
 def digest_of(module: ModuleType) -> str:
     """Of one module. Comments, docstrings and layout do not count: nobody has to prove that they change nothing."""
-    return _digest({module.__name__: inspect.getsource(module)})
+    return _digest({module.__name__: source_of(module)})
 
 
 def digest_with_imports(module: ModuleType, package: str) -> str:
@@ -24,9 +24,14 @@ def digest_with_imports(module: ModuleType, package: str) -> str:
         one = ahead.pop()
         if one.__name__ in found:
             continue
-        found[one.__name__] = inspect.getsource(one)
+        found[one.__name__] = source_of(one)
         ahead += [sys.modules[name] for name in _imports(one, found[one.__name__]) if name.startswith(f"{package}.")]
     return _digest(found)
+
+
+def source_of(module: ModuleType) -> str:
+    """As it stands in its file; nothing of a folder that has none."""
+    return "" if module.__file__ is None else Path(module.__file__).read_text(encoding="utf-8")
 
 
 def _digest(sources: dict[str, str]) -> str:

@@ -1,6 +1,5 @@
 """A regime's digest, and the name of its record."""
 
-import inspect
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 from services.classifier.domain import prompt
 from services.classifier.domain.examples import METHOD
 from services.classifier.domain.regime import record_of
-from services.classifier.outbound import desk
+from services.classifier.outbound import desk, sources
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.runtime.process import SHIPPED, load
 
@@ -65,13 +64,13 @@ def test_what_an_answer_depends_on_changes_the_regime(tmp_path: Path, change: Ca
 
 def with_more_code(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As if somebody had added to that module of the support process."""
-    read = inspect.getsource
+    read = sources.source_of
 
     def source(module: ModuleType) -> str:
         more = "\n\nMORE = 1\n" if module.__name__ == f"processes.support.{name}" else ""
         return read(module) + more
 
-    monkeypatch.setattr(inspect, "getsource", source)
+    monkeypatch.setattr(sources, "source_of", source)
 
 
 @pytest.mark.parametrize("name", ["steps.answer.nearest", "steps.answer.signs", "steps.answer.question", "text"])

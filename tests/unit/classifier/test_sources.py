@@ -22,9 +22,11 @@ def near(text: str) -> str:
 FILES = {
     "__init__.py": "",
     "near.py": NEAR,
-    "words.py": "import lab.deep\n\n\ndef plain(text):\n    return lab.deep.LEVEL * text\n",
-    "far.py": "from json import dumps\n\n\ndef far(text):\n    return dumps(text)\n",
-    "deep.py": "LEVEL = 1\n",
+    "words.py": "from lab.below import deep\n\n\ndef plain(text):\n    return deep.LEVEL * text\n",
+    "far.py": "from json import dumps\nfrom lab.aside import deep\n\n\ndef far(text):\n    return dumps(text)\n",
+    "below/__init__.py": "",
+    "below/deep.py": "LEVEL = 1\n",
+    "aside/deep.py": "LEVEL = 1\n",
     "apart.py": "LEVEL = 1\n",
 }
 
@@ -33,6 +35,7 @@ FILES = {
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder := tmp_path / "lab").mkdir()
     for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "lab"]:
@@ -45,7 +48,7 @@ def near() -> ModuleType:
     return importlib.import_module("lab.near")
 
 
-@pytest.mark.parametrize("name", ["near.py", "words.py", "far.py", "deep.py"])
+@pytest.mark.parametrize("name", sorted({*FILES} - {"__init__.py", "apart.py"}))
 def test_what_a_module_uses_counts_however_far_it_is(lab: Path, name: str) -> None:
     before = digest_with_imports(near(), "lab")
 
