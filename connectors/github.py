@@ -98,9 +98,12 @@ class GitHub:
         except ValidationError as error:
             places = ", ".join(".".join(map(str, e["loc"])) for e in error.errors(include_input=False)[:5])
             raise PermanentError("unreadable_body", places) from None  # the cause quotes the body
-        if event.comment is None:
-            return (self._issue_change(event, body),)
-        return (self._comment_change(event, event.comment, body),)
+        try:
+            if event.comment is None:
+                return (self._issue_change(event, body),)
+            return (self._comment_change(event, event.comment, body),)
+        except OverflowError as error:
+            raise PermanentError("unreadable_body", "a time is none of the calendar in UTC") from error
 
     def _issue_change(self, event: _Payload, body: bytes) -> PlainChange:
         issue = event.issue

@@ -70,7 +70,7 @@ class _Change(Wire):
 
 class _Event(Wire):
     id: Text = Field(min_length=1, max_length=IDENTITY_CHARS_MAX)
-    type: str
+    type: Text
     time: Text
     detail: Ticket
     event: _Change = _Change()
@@ -165,14 +165,14 @@ def _read_quickly(payload: Mapping[str, Any]) -> _Told | None:
     None for whatever is unusual in any way: the models judge it. Where it answers, it answers what they do.
     """
     try:
-        event_type, detail = payload["type"], payload["detail"]
+        event_type, detail = plain_text(payload["type"]), payload["detail"]
         change = payload.get("event", _NOTHING)
         sequence = change.get("meta", _NOTHING).get("sequence", _NOTHING)
         position = sequence.get("position", 0)
         identity = plain_text(payload["id"])
         if type(position) is not int or not 0 <= position < POSITIONS_MAX:  # a bool is an int too
             return None
-        if not 0 < len(identity) <= IDENTITY_CHARS_MAX or not event_type.isascii():
+        if not 0 < len(identity) <= IDENTITY_CHARS_MAX:
             return None
         return _Told(  # in its order, since names cost more than the values
             event_type.removeprefix(_TICKET),

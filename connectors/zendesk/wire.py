@@ -197,7 +197,10 @@ class User(Wire):
 def moment(stamp: str) -> datetime:
     """Zendesk's RFC 3339 stamp, of one second mostly: many webhooks say the same. Raises ValueError."""
     at = datetime.fromisoformat(stamp)
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError("no time of the calendar in UTC") from error
 
 
 def author_of(user_id: str, *, ours: str, requester: str, staff: bool | None) -> Author:

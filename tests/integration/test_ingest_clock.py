@@ -1,8 +1,9 @@
 """A machine whose clock is off dates no receipt wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
+import orjson
 import pytest
 
 from connectors.protocol import PlainChange
@@ -109,3 +110,30 @@ async def test_a_webhook_dated_tomorrow_is_a_hint_of_today(
     assert (answer.status, again.json["duplicate"]) == (202, True)
     assert told.hint is hint
     assert (told.occurred_at, told.version) == ((NOW, version_of(NOW)) if hint else (dated, version_of(dated)))
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        pytest.param({"created_at": (NOW + timedelta(minutes=61)).isoformat()}, id="a ticket of tomorrow"),
+        pytest.param({"created_at": "9999-12-31T23:59:59Z"}, id="a ticket of the last day"),
+        pytest.param({"created_at": "0001-01-01T00:00:00Z"}, id="a ticket of the first day"),
+        pytest.param({"time": "0001-01-01T00:00:00Z"}, id="an event of the first day"),
+        pytest.param({"updated_at": "1969-12-31T23:59:59Z"}, id="an update before 1970"),
+    ],
+)
+async def test_no_date_of_a_webhook_is_believed_that_no_ticket_can_have(
+    migrated: MigratedDatabase, dates: Mapping[str, str]
+) -> None:
+    told = orjson.loads(comment("e1"))
+    told["type"] = "zen:event-type:ticket.created"
+    (told if "time" in dates else told["detail"]).update(dates)
+    async with intake(migrated.url("nightshift_ingest")) as running:
+        answer = await running.zendesk(orjson.dumps(told), "i1")
+        [row] = await running.rows("SELECT headers, body FROM outbox")
+
+    event = decode(row["headers"], row["body"])
+    assert answer.status == 202
+    assert isinstance(event.data, CaseChanged)
+    assert (event.data.hint, event.time, event.data.version) == (True, NOW, version_of(NOW))
+    assert SUPPORT.case.basis(SUPPORT.case.fold(None, event.data)) is None

@@ -30,7 +30,21 @@ from tests.unit.support.tickets import ASK, POLICY, at, circumstances, created, 
 
 NOW = datetime(2026, 11, 25, 7, 0, tzinfo=UTC)
 ODD = st.sampled_from(
-    ["", "\0", "\ud800", "\u202e", "²", "\uff19", "é" * 50, "0" * 30, "2026-11-25T06:00:00Z", "9999-99-99T99:99:99Z"]
+    [
+        *(
+            "",
+            "\0",
+            "\ud800",
+            "\u202e",
+            "²",
+            "\uff19",
+            "é" * 50,
+            "0" * 30,
+            "2026-11-25T06:00:00Z",
+            "9999-99-99T99:99:99Z",
+        ),
+        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
+    ]
 )
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30) | ODD
 JSON = st.recursive(

@@ -1,9 +1,10 @@
 """One webhook: proved, parsed, and read into the changes it tells."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import orjson
@@ -27,6 +28,11 @@ from services.runtime.process import Door, case_id_of
 
 AHEAD_MAX = timedelta(hours=1)
 """A body that is dated further ahead of us is believed no date."""
+EPOCH = datetime.fromtimestamp(0, UTC)
+"""Nor is one that is dated before this."""
+_FIRST = version_of(EPOCH)
+_DATES = ("created_at", "comment_created_at")
+"""Fields by which processes tell how old a case and a comment are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,15 +108,24 @@ def changes_in(door: OpenDoor, payload: object, body: bytes, received_at: dateti
 
 
 def _believed(change: PlainChange, received_at: datetime) -> PlainChange:
-    """The change, or a hint in its place where its date lies ahead.
+    """The change, or a hint in its place where one of its dates lies ahead, or before all tickets.
 
     What is dated tomorrow would come after all that is said until then, and no answer to that would be the newest.
     """
     latest = received_at + AHEAD_MAX
-    dated = change.occurred_at
-    if change.version <= version_of(latest) and (dated.tzinfo is None or dated <= latest):
+    if _FIRST <= change.version <= version_of(latest) and all(EPOCH <= dated <= latest for dated in _dates(change)):
         return change
     return replace(change, hint=True, version=version_of(received_at), occurred_at=received_at)
+
+
+def _dates(change: PlainChange) -> Iterator[datetime]:
+    """Those that can be told: what is no date, or has no zone where it needs one, others judge."""
+    if change.occurred_at.tzinfo is not None:
+        yield change.occurred_at
+    for told in filter(None, map(change.fields.get, _DATES)):
+        with suppress(ValueError):
+            dated = datetime.fromisoformat(str(told))
+            yield dated if dated.tzinfo is not None else dated.replace(tzinfo=UTC)
 
 
 def _case_ids(changes: Sequence[Change]) -> Sequence[str]:
