@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from contracts.envelope import decode
@@ -108,6 +109,51 @@ async def test_a_switch_that_comes_back_after_it_was_deleted_goes_on_counting(
 
     async with database.transaction() as connection:
         assert await switches.running_generation(connection, "tiny") == 5
+
+
+@pytest.mark.usefixtures("running")
+async def test_whoever_empties_the_table_pauses_every_process_and_the_generations_go_on(
+    database: Database, migrated: MigratedDatabase
+) -> None:
+    await execute(migrated, "INSERT INTO control.switches (process, paused) VALUES ('other', false)")
+    await execute(migrated, "TRUNCATE control.switches")
+
+    async with database.transaction() as connection:
+        paused = [await switches.running_generation(connection, process) for process in ("tiny", "other")]
+    url = migrated.url("nightshift_reporter")
+    async with connect(url, schema="reporter") as reporter, reporter.connection() as connection:
+        said = await connection.fetch("SELECT headers ->> 'ce_type' AS type FROM control.outbox ORDER BY id")
+    await execute(migrated, "INSERT INTO control.switches (process, paused) VALUES ('tiny', false)")
+    async with database.transaction() as connection:
+        after = await switches.running_generation(connection, "tiny")
+
+    assert (paused, after) == ([None, None], 3)
+    assert [row["type"] for row in said] == [ProcessResumed.TYPE] * 2 + [ProcessPaused.TYPE] * 2
+
+
+@pytest.mark.usefixtures("running")
+async def test_a_switch_is_never_given_to_another_process(database: Database, migrated: MigratedDatabase) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="switch of tiny"):
+        await execute(migrated, "UPDATE control.switches SET process = 'other'")
+
+    async with database.transaction() as connection:
+        assert await switches.running_generation(connection, "tiny") == 1
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    "odd", ["generation = 0", "generation = -5, changed_at = 'infinity'", "reason = repeat('x', 1000000)"]
+)
+async def test_whatever_is_written_beside_it_a_pause_pauses_under_the_next_generation(
+    database: Database, migrated: MigratedDatabase, odd: str
+) -> None:
+    await execute(migrated, f"UPDATE control.switches SET paused = true, {odd}")
+    async with database.transaction() as connection:
+        paused = await switches.running_generation(connection, "tiny")
+    await execute(migrated, "UPDATE control.switches SET paused = false")
+
+    async with database.transaction() as connection:
+        assert (paused, await switches.running_generation(connection, "tiny")) == (None, 3)
 
 
 async def test_a_person_s_mode_goes_before_the_written_one(database: Database, migrated: MigratedDatabase) -> None:
