@@ -29,23 +29,8 @@ from tests.fakes.obedient import obeys
 from tests.unit.support.tickets import ASK, POLICY, at, circumstances, created, facts, proposal, revealed
 
 NOW = datetime(2026, 11, 25, 7, 0, tzinfo=UTC)
-ODD = st.sampled_from(
-    [
-        *(
-            "",
-            "\0",
-            "\ud800",
-            "\u202e",
-            "²",
-            "\uff19",
-            "é" * 50,
-            "0" * 30,
-            "2026-11-25T06:00:00Z",
-            "9999-99-99T99:99:99Z",
-        ),
-        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
-    ]
-)
+TIMES = ("2026-11-25T06:00:00Z", "9999-99-99T99:99:99Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00")
+ODD = st.sampled_from(["", "\0", "\ud800", "\u202e", "²", "\uff19", "é" * 50, "0" * 30, *TIMES])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30) | ODD
 JSON = st.recursive(
     SCALARS, lambda of: st.lists(of, max_size=4) | st.dictionaries(st.text(max_size=9) | ODD, of, max_size=4)
