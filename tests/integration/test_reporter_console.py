@@ -111,6 +111,36 @@ async def test_nobody_sees_anything_without_a_session(site: Site) -> None:
         assert "NIGHTSHIFT_CONSOLE_TOKEN" in answer.text
 
 
+@pytest.mark.parametrize("after", ["0001-01-01T00:00:00+14:00~x", "9999-12-31T23:59:59-14:00~x", "~", "\0~\0"])
+async def test_a_page_that_there_is_not_is_the_first_one(site: Site, after: str) -> None:
+    await site.take(tell("1", "answered", START))
+    await site.sign_in()
+
+    answer = await site.browser.get("/cases", params={"after": after})
+
+    assert (answer.status_code, "support:zendesk:1" in answer.text) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "form", "status"),
+    [
+        ("http://console.test", {"process": "\0", "reason": "\0"}, 404),
+        ("http://console.test", {"process": "support", "reason": "a\0b"}, 303),
+        ("http://[", {"process": "support", "reason": ""}, 403),
+    ],
+)
+async def test_a_pause_is_carried_out_or_refused_whatever_is_sent_with_it(
+    site: Site, origin: str, form: dict[str, str], status: int
+) -> None:
+    async with site.database.connection() as connection:
+        await connection.execute("INSERT INTO control.switches (process, paused) VALUES ('support', false)")
+    await site.sign_in()
+
+    answer = await site.browser.post("/pause", data=form, headers={"origin": origin})
+
+    assert answer.status_code == status
+
+
 async def test_a_wrong_token_opens_nothing(site: Site) -> None:
     for token in ("", "wrong", TOKEN[:-1], TOKEN + "x", "é"):
         answer = await site.browser.get("/", params={"token": token})

@@ -6,7 +6,7 @@ control); every read is by index or from running sums, whatever the number of ca
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TypeVar, get_args
 
@@ -334,10 +334,10 @@ def _open(name: str, text: str, unseal: Callable[[str], str]) -> Text:
 
 def _read_page(page: str | None) -> tuple[datetime | None, str]:
     at, _, case_id = (page or "").partition("~")
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(at)
         if moment.tzinfo is not None:
-            return moment, case_id.replace("\0", "")
+            return moment.astimezone(UTC), case_id.replace("\0", "")
     return None, ""
 
 

@@ -119,8 +119,8 @@ def _let_pause(app: FastAPI, page: "_Renderer", stops: Stops) -> None:
     async def pause(request: Request) -> Response:
         if not _from_here(request):
             raise HTTPException(403)
-        told = parse_qs((await request.body())[:FORM_BYTES_MAX].decode("utf-8", "replace").replace("\0", ""))
-        process, reason = (told.get(name, [""])[0] for name in ("process", "reason"))
+        told = parse_qs((await request.body())[:FORM_BYTES_MAX].decode("utf-8", "replace"))
+        process, reason = (told.get(name, [""])[0].replace("\0", "") for name in ("process", "reason"))
         if not await stops.pause(process, reason[:REASON_MAX]):
             title = "No such process runs"
             return page("message.html", 404, tab="", title=title, text="It is paused already, or there is none.")
@@ -129,7 +129,10 @@ def _let_pause(app: FastAPI, page: "_Renderer", stops: Stops) -> None:
 
 def _from_here(request: Request) -> bool:
     """Whether a page of ours sent it: a cookie alone would come from any port of this host as well."""
-    return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host", "?")
+    try:
+        return urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host", "?")
+    except ValueError:  # it is no address at all
+        return False
 
 
 class _Renderer:
