@@ -267,6 +267,54 @@ def test_a_ticket_that_cannot_be_read_for_good_is_a_persons_and_holds_up_no_othe
     play(migrated, scenario)
 
 
+@pytest.mark.parametrize(
+    "fault", [LaterError("server_error", "Zendesk answered 500", seconds=5), AttributeError("ours")]
+)
+def test_a_ticket_that_cannot_be_read_yet_holds_up_no_other_and_leaves_its_hour_missing(
+    migrated: MigratedDatabase, fault: Exception
+) -> None:
+    async def scenario(intake: Compared) -> None:
+        broken, other = await begun(intake, 2)
+        outside = intake.outside.outside
+
+        class Broken:
+            list_updates = outside.list_updates
+
+            async def read(self, object_id: str) -> Sequence[PlainChange]:
+                if object_id == str(broken.id):
+                    raise fault
+                return await outside.read(object_id)
+
+        intake.outside.outside = Broken()
+        says(intake, broken, "again", dropped=True)
+        says(intake, other, "hello", dropped=True)
+        await intake.until(at(100))
+        meanwhile = {change.object_id for change in await intake.late()}, await intake.words()
+        intake.outside.outside = outside
+        await intake.until(at(125))
+
+        assert meanwhile == ({str(other.id)}, {"06": ["missing"]})
+        assert (await intake.words())["06"] == ["missing", "backfilled!"]
+
+    play(migrated, scenario)
+
+
+def test_hours_that_a_clock_opened_ahead_take_no_place_of_those_that_are(migrated: MigratedDatabase) -> None:
+    async def scenario(intake: Compared) -> None:
+        (ticket,) = await begun(intake)
+        await intake.operator.execute(
+            "INSERT INTO ingest.reconciled_hours (process, source, hour) SELECT 'support', 'zendesk', "
+            "$1::timestamptz + n * interval '1 hour' FROM generate_series(1, 48) n ON CONFLICT DO NOTHING",
+            BEGINS_AT,
+        )
+        says(intake, ticket, "again", dropped=True)
+        await intake.until(SETTLED)
+
+        assert await intake.words() == {"06": ["missing", "backfilled", "backfilled!"]}
+
+    play(migrated, scenario)
+
+
 def test_while_zendesk_shows_no_ticket_the_hour_stays_missing_and_is_mended_afterwards(
     migrated: MigratedDatabase,
 ) -> None:

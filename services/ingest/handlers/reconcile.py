@@ -40,6 +40,10 @@ OBJECTS_PER_LOOK_MAX = 300
 """Further ones are taken in by the next look, so that the running hour is not forgotten over an old one."""
 READ_PAUSE_SECONDS = 1.0
 """An object takes two calls or more, and whoever answers needs the same account's limit."""
+ABOUT_ONE = frozenset({"server_error", "timeout", "cut", "unforeseen"})
+"""Failures that may be about a single object: the others are read before it is tried again."""
+UNREAD_MAX = 3
+"""So many in a row are about nobody in particular, and end the look."""
 
 log = structlog.get_logger()
 late_total = Counter("nightshift_intake_late_total", "Updates that no webhook told, taken in late", ["source"])
@@ -169,6 +173,7 @@ class Reconciling:
         for update in updates:
             by_object[update.object_id].append(update)
         left = dict(by_object)
+        patience, unread = 0.0, 0
         for object_id in list(by_object)[:OBJECTS_PER_LOOK_MAX]:
             await self.hours.hold(claim)
             try:
@@ -177,20 +182,28 @@ class Reconciling:
                     late_total.labels(self._source).inc()
             except LaterError as error:
                 log.warning("what is missing cannot be read yet", source=self._source, code=error.code)
-                return _flat(left), error.seconds
+                patience, unread = max(patience, error.seconds), unread + 1
+                if error.code not in ABOUT_ONE or unread == UNREAD_MAX:
+                    break
             except IntakeUnavailableError as error:
                 return _flat(left), float(error.retry_after_seconds)
-            del left[object_id]
+            else:
+                unread = 0
+                del left[object_id]
             await _wait(stop, self.read_pause_seconds)
-        return _flat(left), 0.0
+        return _flat(left), patience
 
     async def _read(self, object_id: str, updates: Sequence[Update]) -> list[Delivery]:
-        """A delivery an update; what cannot be read for good is a person's. Raises LaterError."""
+        """A delivery an update; what cannot be read for good is a person's. Raises LaterError, also for our faults."""
         try:
             history = await self.outside.read(object_id)
         except PermanentError as error:
             why = Unreadable(error.code, str(error))
             return [self._delivery(update, (), why) for update in updates]
+        except LaterError:
+            raise
+        except Exception as error:
+            raise LaterError("unforeseen", type(error).__name__, seconds=0.0) from error
         return [self._delivery(update, _told_of(update, history)) for update in updates]
 
     def _delivery(self, update: Update, told: Sequence[PlainChange], why: Unreadable | None = None) -> Delivery:

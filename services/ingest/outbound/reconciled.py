@@ -51,8 +51,9 @@ ON CONFLICT DO NOTHING
 """
 _UNSETTLED = """
 SELECT hour, greatest(hour, $3::timestamptz) AS since, state, listed, missing, digest, same_since, code, settled
-FROM reconciled_hours WHERE process = $1 AND source = $2 AND NOT settled ORDER BY hour DESC
+FROM reconciled_hours WHERE process = $1 AND source = $2 AND NOT settled AND hour <= $4 ORDER BY hour DESC
 """
+"""An hour that has not begun was opened by a clock that ran ahead; it would take the place of one that has."""
 # Ids are given in the order of time, as far as that matters here; the time itself has no index.
 FIRST_ID = """
 WITH RECURSIVE search AS (
@@ -107,7 +108,7 @@ class ReconciledHours:
     async def unsettled(self, claim: Claim, now: datetime) -> Sequence[Hour]:
         async with self._database.connection() as connection:
             await connection.execute(_OPEN, claim.process, claim.source, claim.since, now)
-            rows = await connection.fetch(_UNSETTLED, claim.process, claim.source, claim.since)
+            rows = await connection.fetch(_UNSETTLED, claim.process, claim.source, claim.since, now)
         return [Hour(**row) for row in rows]
 
     async def heard(self, claim: Claim, since: datetime, until: datetime, object_ids: Collection[str]) -> list[Heard]:
