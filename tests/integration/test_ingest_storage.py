@@ -1,6 +1,7 @@
 """What is kept of a delivery, how it is kept, and what becomes of what cannot be kept."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from uuid import UUID
@@ -9,13 +10,16 @@ import asyncpg
 import orjson
 import pytest
 
+from connectors.protocol import PlainChange
 from connectors.zendesk import webhooks
 from contracts.base import Fact
 from contracts.envelope import Event, decode
 from contracts.events.cases import CaseChanged, CaseOpened
 from contracts.events.control import RedriveRequested
 from contracts.events.dead_letters import DeadLetterRaised
+from contracts.failures import PermanentError
 from contracts.sealed import UnsealableError
+from services.ingest.app import ZendeskDoor
 from services.ingest.handlers.redrive_requested import read_again
 from services.ingest.outbound.postgres import WORK
 from services.runtime import vault
@@ -29,6 +33,7 @@ from tests.integration.ingest_app import (
     RunningIntake,
     change,
     comment,
+    door,
     hmac_headers,
     intake,
     usual_doors,
@@ -193,6 +198,30 @@ async def test_a_redriven_delivery_is_read_again_from_what_was_signed(migrated: 
         assert kinds.count("case.changed.v1") == 1
 
 
+class _Unmended(ZendeskDoor):
+    """As long as it cannot read what is sent."""
+
+    def receive(self, payload: object, body: bytes, received_at: datetime) -> Sequence[PlainChange]:  # noqa: ARG002  # Receives
+        raise PermanentError("unreadable_body", "not known yet")
+
+
+async def test_a_redriven_delivery_of_which_nobody_knew_the_case_is_the_news_of_its_case(
+    migrated: MigratedDatabase,
+) -> None:
+    before = door("zendesk", "zendesk", _Unmended("999"), SECRET)
+    async with intake(migrated.url(ROLE), [before]) as running:
+        await running.zendesk(comment("e1"), "i1")
+        (row,) = await running.rows("SELECT dead_letter_id, case_id FROM dead_letters")
+        inbox = Inbox(running.database, "ingest", {}, {WORK: read_again(usual_doors(), running.store)})
+
+        await inbox.take([redrive(row["dead_letter_id"], 1).to_record()])
+
+        told = [(event.type, event.case_id) for event in await events(running)]
+    assert row["case_id"] == "support:zendesk:no-case-2026-11-25"
+    assert ("case.changed.v1", "support:zendesk:42") in told
+    assert ("dead_letter.redriven.v1", row["case_id"]) in told
+
+
 async def test_a_redrive_that_fails_again_leaves_the_dead_letter_open(migrated: MigratedDatabase) -> None:
     async with intake(migrated.url(ROLE)) as running:
         await running.zendesk(UNREADABLE, "i1")
@@ -209,7 +238,7 @@ POISON = {
     "a NUL in the case's id": change("p1", object_id="4\0002"),
     "an id no index takes": change("p2", object_id="".join(sha256(bytes([n])).hexdigest() for n in range(200))),
     "a time without a zone": change("p3", occurred_at="2026-11-25T06:31:20"),
-    "a time before time": change("p4", occurred_at="0001-01-01T00:00:00+14:00"),
+    "half a character": change("p4")[:-1] + b', "fields": {"word": "\\ud83d"}}',
     "a number no JSON takes": b'{"fields": {"n": ' + b"9" * 400 + b"}," + change("p5")[1:],
 }
 

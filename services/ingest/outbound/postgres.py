@@ -190,8 +190,12 @@ class DeliveryStore:
         return {deliveries[n - 1].delivery_id: row_id for n, row_id in rows}
 
     async def say_again(self, connection: Connection, delivery: Delivery) -> None:
-        """Owe the events of a redriven delivery to the world; those that were said before stay said once."""
-        keys = await vault.make(connection, {case_id: secrets.token_bytes(KEY_BYTES) for case_id in delivery.case_ids})
+        """Owe the events of a redriven delivery to the world; those that were said before stay said once.
+
+        Of which cases they are is known only now, where nobody could read it when it came.
+        """
+        fresh = {change.case_id: secrets.token_bytes(KEY_BYTES) for change in delivery.changes}
+        keys = await vault.make(connection, fresh)
         records = [
             record_of(delivery, change, keys[change.case_id], bytes_max=self._record_bytes_max)
             for change in delivery.changes
