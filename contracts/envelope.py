@@ -127,6 +127,11 @@ def named(headers: Mapping[str, str], attribute: str) -> str:
     return name if 0 < len(name) <= NAME_CHARS_MAX else NOBODY
 
 
+def holds_nul(body: bytes) -> bool:
+    """Whether a text of this JSON holds one."""
+    return b"\\u0000" in body and _NUL.search(body) is not None
+
+
 def headers_of(raw: Iterable[tuple[str, bytes]]) -> dict[str, str]:
     """Kafka's headers as text. Raises UnreadableError."""
     try:
@@ -163,7 +168,7 @@ def decode(headers: dict[str, str], body: bytes) -> Event[Fact]:
     for attribute in ("ce_subject", "ce_process"):
         if not 0 < len(headers.get(attribute, NOBODY)) <= NAME_CHARS_MAX:
             raise UnreadableError(f"header {attribute} is empty or too long")
-    if b"\\u0000" in body and _NUL.search(body):
+    if holds_nul(body):
         raise UnreadableError(f"{event_type}: a text holds a NUL")
     try:
         causation = headers.get("ce_causationid")

@@ -12,6 +12,7 @@ import orjson
 from connectors.protocol import PlainChange, Receives, RejectedDeliveryError
 from connectors.signatures import verify
 from contracts.basis import version_of
+from contracts.envelope import NAME_CHARS_MAX
 from contracts.failures import PermanentError
 from services.ingest.domain.delivery import (
     CHANGES_MAX,
@@ -134,7 +135,7 @@ def _case_ids(changes: Sequence[Change]) -> Sequence[str]:
 
 def set_aside(delivery: Delivery, why: Unreadable) -> Delivery:
     """The delivery as work for a person: of its case where it has one whose id can be stored, without its changes."""
-    known = [case_id for case_id in delivery.case_ids if case_id.isprintable() and len(case_id) <= 300][:1]  # noqa: PLR2004  # no index takes much longer ones
+    known = [case_id for case_id in delivery.case_ids if case_id.isprintable() and len(case_id) <= NAME_CHARS_MAX][:1]
     return delivery._replace(
         changes=(),
         case_ids=known or [no_case_id(delivery.process, delivery.source, delivery.received_at)],

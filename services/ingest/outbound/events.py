@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import orjson
 
-from contracts.envelope import CONTENT_TYPE, SPEC_VERSION, Record
+from contracts.envelope import CONTENT_TYPE, NAME_CHARS_MAX, SPEC_VERSION, Record, holds_nul
 from contracts.events.cases import CaseChanged, CaseOpened
 from contracts.failures import PermanentError
 from services.ingest.domain.delivery import Change, Delivery
@@ -20,6 +20,8 @@ SOURCE = "nightshift/ingest"
 def record_of(delivery: Delivery, change: Change, keys: CaseKeys, *, bytes_max: int) -> Record:
     """Raises PermanentError for an event that no broker would take or no consumer could read."""
     plain = change.plain
+    if len(change.case_id) > NAME_CHARS_MAX:
+        raise PermanentError("unreadable_body", f"an id of more than {NAME_CHARS_MAX} characters is no case's")
     if plain.occurred_at.tzinfo is None:
         raise PermanentError("unreadable_body", "the time of the change has no zone")
     payload = {
@@ -42,6 +44,8 @@ def record_of(delivery: Delivery, change: Change, keys: CaseKeys, *, bytes_max: 
         body = orjson.dumps(payload, option=orjson.OPT_UTC_Z)
     except TypeError as error:
         raise PermanentError("unreadable_body", "a field holds what no JSON can") from error
+    if holds_nul(body):
+        raise PermanentError("unreadable_body", "a field holds a NUL, which no database takes")
     if len(body) > bytes_max:
         raise PermanentError("too_large", f"an event of {len(body)} bytes is more than the broker takes")
     contract = CaseOpened if plain.opens else CaseChanged

@@ -12,12 +12,13 @@ from contracts.failures import PermanentError
 from services.ingest.domain.delivery import Change, Delivery, delivery_id_of, event_id_of
 from services.ingest.outbound.events import SOURCE, record_of
 from services.runtime.changes import seal_change
+from services.runtime.process import case_id_of
 from services.runtime.vault import CaseKeys
 
 CASE = "support:zendesk:42"
 KEYS = CaseKeys(CASE, {1: bytes(range(32)), 2: bytes(range(1, 33))})
 NOW = datetime(2026, 11, 25, 6, 31, 24, 500, tzinfo=UTC)
-WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 MOMENTS = st.datetimes(
     min_value=datetime(1970, 1, 2),  # noqa: DTZ001  # hypothesis adds the zone
     max_value=datetime(2100, 1, 1),  # noqa: DTZ001  # as above
@@ -43,7 +44,8 @@ CHANGES = st.builds(
 
 
 def delivered(plain: PlainChange) -> tuple[Delivery, Change]:
-    change = Change(plain, CASE, event_id_of("support", "zendesk", plain.identity))
+    case_id = case_id_of("support", "zendesk", plain.object_id)
+    change = Change(plain, case_id, event_id_of("support", "zendesk", plain.identity))
     delivery = Delivery(
         delivery_id=delivery_id_of("support", "zendesk", "i1"),
         process="support",
@@ -99,6 +101,9 @@ def a_change(**other: object) -> PlainChange:
         ("unreadable_body", {"occurred_at": NOW.replace(tzinfo=None)}),
         ("unreadable_body", {"fields": {"n": 2**70}}),
         ("unreadable_body", {"fields": {"word": "\ud83d"}}),
+        ("unreadable_body", {"fields": {"word": "\0"}}),
+        ("unreadable_body", {"kind": "\0"}),
+        ("unreadable_body", {"object_id": "4" * 300}),
         ("too_large", {"texts": {"body": "x" * 2000}}),
     ],
 )
