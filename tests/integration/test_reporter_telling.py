@@ -4,10 +4,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -197,6 +198,30 @@ async def test_the_budget_of_another_day_is_told_no_more(bench: Bench) -> None:
     await bench.teller().look()
 
     assert told(bench.duty) == []
+
+
+async def test_what_is_said_of_a_day_s_budget_after_its_midnight_is_over_and_stops_no_telling(bench: Bench) -> None:
+    now = datetime.now(UTC)
+    late = [replace(event, time=now) for event in budget_events(now - timedelta(days=1))]
+    await bench.take(late)
+    await bench.teller().look()
+    before = told(bench.duty)
+
+    await bench.take(budget_events(now))
+    await bench.teller().look()
+
+    assert before == []
+    assert len(told(bench.duty)) == 1
+
+
+async def test_budgets_of_one_name_are_one_cause(bench: Bench) -> None:
+    twice = [replace(event, case_id="support:budget-total-of-before") for event in budget_events(datetime.now(UTC))]
+    await bench.take(twice)
+    await bench.take([replace(event, event_id=uuid4()) for event in budget_events(datetime.now(UTC))])
+
+    await bench.teller().look()
+
+    assert [cause.kind for cause in await bench.causes()] == ["budget"]
 
 
 async def test_a_notice_quotes_nobody(bench: Bench) -> None:

@@ -62,8 +62,10 @@ GROUP BY r.process, r.model, r.since
 """
 _BUDGETS = """
 SELECT row::text FROM reporter.projections
-WHERE kind = 'budget' AND (state = 'total' OR at >= date_trunc('day', clock_timestamp(), 'UTC'))
+WHERE kind = 'budget' AND (state = 'total' OR (row -> 'told' ->> 'until')::timestamptz > clock_timestamp())
+ORDER BY at
 """
+"""What is said of a day's may come after its midnight."""
 _CANDIDATES = """
 SELECT process, 'candidate' AS kind, 'actor' AS service, 'canary' AS work, model AS code, 1 AS count,
        changed_at AS since, NULL::timestamptz AS due_at, reason AS detail
@@ -144,6 +146,7 @@ class PostgresCauses:
             found = [Cause(**row) for row in rows]
             budgets = [BudgetRow.model_validate_json(text) for (text,) in await connection.fetch(_BUDGETS)]
             found += [_used_up(budget) for budget in budgets if self._is_in_force(budget)]
+            found = list({cause.id: cause for cause in found}.values())  # two of one name would stop the telling of all
             await connection.execute(
                 _SEE,
                 [cause.id for cause in found],
