@@ -477,6 +477,7 @@ def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = 
     except ValidationError as error:
         raise ProcessInvalidError(f"{file}: [policy] {error}") from error
     _check_candidate(folder, settings)
+    _check_code(folder, modules["rules"])
     last = settings.steps[-1].name
     output = importlib.import_module(f"processes.{name}.steps.{last}.output")
     return Process(
@@ -489,6 +490,19 @@ def load(name: str, root: Path = SHIPPED, overrides: Mapping[str, Any] | None = 
         effects=modules["effects"],
         Proposal=output.Proposal,
     )
+
+
+def _check_code(folder: Path, rules: ModuleType) -> None:
+    """Of two processes of one name the code of one runs: what nobody would run is a mistake."""
+    runs = Path(str(rules.__file__)).parent
+    if runs.samefile(folder):
+        return
+    for file in sorted(folder.rglob("*.py")):
+        other = runs / file.relative_to(folder)
+        if not other.is_file() or other.read_bytes() != file.read_bytes():
+            raise ProcessInvalidError(
+                f"{file} would not run, for {runs} has the same name: give a process with code of its own its own name"
+            )
 
 
 def _check_candidate(folder: Path, settings: Settings) -> None:
