@@ -18,8 +18,10 @@ SPEC_VERSION = "1.0"
 NAME_CHARS_MAX = 300
 """Of a subject or a process: an index of Postgres takes little more."""
 WHAT_CHARS_MAX = 300
+"""Of why a record cannot be read."""
 NOBODY = "unknown"
-_EPOCH = datetime.fromtimestamp(0, UTC)
+EPOCH = datetime.fromtimestamp(0, UTC)
+"""No event, and no ticket, is from before that."""
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -195,6 +197,6 @@ def decode(headers: dict[str, str], body: bytes) -> Event[Fact]:
 def _moment(text: str) -> datetime:
     """A time that can be compared with any other. Raises ValueError where it has no offset or is none of ours."""
     moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None or moment < _EPOCH:
+    if moment.tzinfo is None or moment < EPOCH:
         raise ValueError("a time without an offset, or before 1970")
     return moment.astimezone(UTC)

@@ -12,7 +12,7 @@ import orjson
 from connectors.protocol import PlainChange, Receives, RejectedDeliveryError
 from connectors.signatures import verify
 from contracts.basis import version_of
-from contracts.envelope import NAME_CHARS_MAX
+from contracts.envelope import EPOCH, NAME_CHARS_MAX
 from contracts.failures import PermanentError
 from services.ingest.domain.delivery import (
     CHANGES_MAX,
@@ -28,9 +28,7 @@ from services.ingest.domain.delivery import (
 from services.runtime.process import Door, case_id_of
 
 AHEAD_MAX = timedelta(hours=1)
-"""A body that is dated further ahead of us is believed no date."""
-EPOCH = datetime.fromtimestamp(0, UTC)
-"""Nor is one that is dated before this."""
+"""A body that is dated further ahead of us is believed no date, nor is one from before EPOCH."""
 _FIRST = version_of(EPOCH)
 _DATES = ("created_at", "comment_created_at")
 """Fields by which processes tell how old a case and a comment are."""

@@ -9,10 +9,20 @@ from typing import TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from contracts.base import Fact
-from contracts.envelope import NAME_CHARS_MAX, NOBODY, Event, Record, UnknownTypeError, UnreadableError, decode, named
+from contracts.envelope import (
+    EPOCH,
+    NAME_CHARS_MAX,
+    NOBODY,
+    Event,
+    Record,
+    UnknownTypeError,
+    UnreadableError,
+    decode,
+    named,
+)
 from contracts.events import NEWEST
 
-NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+NO_TIME = EPOCH
 """Of a record whose time cannot be read."""
 
 F = TypeVar("F", bound=Fact)
