@@ -161,22 +161,25 @@ class MissingSettingError(Exception):
 
 
 class UnreadableSettingError(Exception):
-    """A setting's file that is no text. What it holds is not quoted: it may be a secret."""
+    """A setting's file that is not there, or no text. What it holds is not quoted: it may be a secret."""
 
-    def __init__(self, name: str, line: int) -> None:
-        super().__init__(f"the file that {name}_FILE names is in line {line} no longer UTF-8: save it as UTF-8")
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"the file that {name}_FILE names {why}")
 
 
 def named_setting(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The value of a setting, or none where it is not set. Raises OSError, UnreadableSettingError."""
+    """The value of a setting, or none where it is not set. Raises UnreadableSettingError."""
     if value := environment.get(name):
         return value
     if file := environment.get(f"{name}_FILE"):
-        told = Path(file).read_bytes()
         try:
+            told = Path(file).read_bytes()
             return told.decode("utf-8-sig").strip() or None
+        except OSError as error:
+            raise UnreadableSettingError(name, f"cannot be read ({error}): correct its path or its rights") from None
         except UnicodeDecodeError as error:
-            raise UnreadableSettingError(name, told.count(b"\n", 0, error.start) + 1) from None
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise UnreadableSettingError(name, f"is in line {line} no longer UTF-8: save it as UTF-8") from None
     return None
 
 

@@ -179,6 +179,12 @@ class Retrieval(_Table):
     b: float = Field(default=0.75, ge=0, le=1)
     """BM25: how much long passages pay for their length."""
 
+    @model_validator(mode="after")
+    def _finds_something(self) -> Self:
+        if self.words == self.meaning == self.labels == 0:
+            raise ValueError("all rankings are left out: let words, meaning or labels count more than 0")
+        return self
+
 
 class Returns(_Table):
     """When a candidate that proposes for a share of the cases is switched off by itself."""

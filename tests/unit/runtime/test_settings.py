@@ -153,6 +153,13 @@ def test_a_file_that_is_no_utf_8_is_refused_with_its_line_and_quotes_nothing(
     assert refused.value.__cause__ is None
 
 
+def test_a_file_that_is_not_there_is_named_with_its_setting_and_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(
+        UnreadableSettingError, match=rf"KEY_FILE names cannot be read .*{tmp_path}/gone.*: correct its path"
+    ):
+        named_setting("KEY", {"KEY_FILE": str(tmp_path / "gone")})
+
+
 def test_a_mark_of_the_byte_order_before_a_file_is_no_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\xef\xbb\xbfkey")
 

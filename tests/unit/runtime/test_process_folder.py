@@ -1,4 +1,4 @@
-"""A process of a shipped name in a folder of one's own: its words may differ, its code would never run."""
+"""What a process's folder says is carried out, or refused with the mend."""
 
 import re
 import shutil
@@ -28,3 +28,10 @@ def test_code_that_would_not_run_is_refused_with_the_file_and_the_mend(folder: P
 
     with pytest.raises(ProcessInvalidError, match=f"^{re.escape(str(folder / file))} would not run, .*its own name$"):
         load("support", folder.parent)
+
+
+def test_a_search_by_nothing_is_refused_with_the_mend() -> None:
+    nothing = {"retrieval": {"words": 0, "meaning": 0, "labels": 0}}
+
+    with pytest.raises(ProcessInvalidError, match="let words, meaning or labels count more than 0"):
+        load("support", overrides=nothing)
