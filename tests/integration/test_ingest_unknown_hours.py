@@ -14,7 +14,7 @@ from connectors.protocol import Page, PlainChange
 from contracts.failures import LaterError, PermanentError
 from services.ingest.app import NotConnected
 from services.ingest.outbound.reconciled import FIRST_ID
-from services.ingest.ports import LeaseLostError
+from services.ingest.ports import LeaseLostError, Outside
 from services.runtime.config import MissingSettingError
 from services.runtime.postgres import connect
 from services.runtime.stop import Stop
@@ -31,6 +31,19 @@ from tests.fakes.compared import (
     play_alone,
     says,
 )
+
+
+class ButOne:
+    """The help desk, where one ticket cannot be read."""
+
+    def __init__(self, outside: Outside, object_id: str, fault: Exception) -> None:
+        self.list_updates = outside.list_updates
+        self._outside, self._object_id, self._fault = outside, object_id, fault
+
+    async def read(self, object_id: str) -> Sequence[PlainChange]:
+        if object_id == self._object_id:
+            raise self._fault
+        return await self._outside.read(object_id)
 
 
 @pytest.mark.parametrize("status", [403, 429, 503])
@@ -244,17 +257,8 @@ def test_hours_without_the_service_are_compared_afterwards(migrated: MigratedDat
 def test_a_ticket_that_cannot_be_read_for_good_is_a_persons_and_holds_up_no_other(migrated: MigratedDatabase) -> None:
     async def scenario(intake: Compared) -> None:
         duel, other = await begun(intake, 2)
-        outside = intake.outside.outside
-
-        class TooLong:
-            list_updates = outside.list_updates
-
-            async def read(self, object_id: str) -> Sequence[PlainChange]:
-                if object_id == str(duel.id):
-                    raise PermanentError("history_too_long", "the ticket has more than 3000 updates")
-                return await outside.read(object_id)
-
-        intake.outside.outside = TooLong()
+        too_long = PermanentError("history_too_long", "the ticket has more than 3000 updates")
+        intake.outside.outside = ButOne(intake.outside.outside, str(duel.id), too_long)
         says(intake, duel, "again", dropped=True)
         says(intake, other, "hello", dropped=True)
         await intake.until(SETTLED)
@@ -277,15 +281,7 @@ def test_a_ticket_that_cannot_be_read_yet_holds_up_no_other_and_leaves_its_hour_
         broken, other = await begun(intake, 2)
         outside = intake.outside.outside
 
-        class Broken:
-            list_updates = outside.list_updates
-
-            async def read(self, object_id: str) -> Sequence[PlainChange]:
-                if object_id == str(broken.id):
-                    raise fault
-                return await outside.read(object_id)
-
-        intake.outside.outside = Broken()
+        intake.outside.outside = ButOne(outside, str(broken.id), fault)
         says(intake, broken, "again", dropped=True)
         says(intake, other, "hello", dropped=True)
         await intake.until(at(100))

@@ -14,7 +14,7 @@ from contracts.base import Json
 from contracts.decision import FactAnswer
 from contracts.knowledge import ANY_BRAND, Passage, Question
 from services.classifier.domain.examples import Matrix, Vector
-from services.classifier.domain.lines import line_of
+from services.classifier.domain.lines import fault_of, line_of
 
 FACT: Final = "knowledge"
 """The name under which the passages stand among the facts that rules see."""
@@ -57,9 +57,8 @@ def parse(passage_id: str, content: str) -> Passage:
         raise KnowledgeInvalidError(f"this is no TOML: {error}") from error
     except ValidationError as error:
         first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        path = [*map(str, first["loc"])]
-        mend = f"; fields are {', '.join(_Head.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise KnowledgeInvalidError(f"line {line_of(toml, path)}: {'.'.join(path)}: {first['msg']}{mend}") from error
+        line = line_of(toml, [*map(str, first["loc"])])
+        raise KnowledgeInvalidError(f"line {line}: {fault_of(first, _Head)}") from error
     return Passage(
         id=passage_id,
         title=head.title,

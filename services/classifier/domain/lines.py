@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -38,8 +39,14 @@ def _told(error: ValidationError, kind: type[BaseModel], mends: Mapping[str, str
         if where in mends:
             yield mends[where]
             continue
-        mend = f"; fields are {', '.join(kind.model_fields)}" if one["type"] == "extra_forbidden" else ""
-        yield f"{where}: {one['msg']}{mend}" if where else f"{one['msg']}{mend}"
+        yield fault_of(one, kind)
+
+
+def fault_of(one: ErrorDetails, kind: type[BaseModel]) -> str:
+    """One fault of an object: the field, what is wrong with it, and of a field that is none those that are."""
+    where = ".".join(map(str, one["loc"]))
+    mend = f"; fields are {', '.join(kind.model_fields)}" if one["type"] == "extra_forbidden" else ""
+    return f"{where}: {one['msg']}{mend}" if where else f"{one['msg']}{mend}"
 
 
 def line_of(toml: str, path: Sequence[str]) -> int:

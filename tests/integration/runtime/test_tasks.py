@@ -15,6 +15,7 @@ from services.runtime import dead_letters, tasks
 from services.runtime.failures import backoff_seconds
 from services.runtime.health import progress_of
 from services.runtime.postgres import Connection, Database
+from services.runtime.stop import Stop
 from services.runtime.tasks import Claim, Done, Outcome, Wanted, Worker
 from tests.conftest import MigratedDatabase
 from tests.fakes.events import event, named
@@ -97,6 +98,17 @@ async def test_two_workers_never_hold_the_same_case(database: Database) -> None:
     assert len(first) == 3
     assert {c.case_id for c in first} | {c.case_id for c in second} == {f"c{n}" for n in range(5)}
     assert not {c.case_id for c in first} & {c.case_id for c in second}
+
+
+@pytest.mark.usefixtures("running")
+async def test_whoever_claims_a_full_batch_wakes_another_that_shares_its_work(database: Database) -> None:
+    await want(database, wanted("a", "1"), wanted("b", "1"))
+    worker = worker_of(database, Ledger(), batch_max=1)
+
+    await worker.step()
+
+    async with asyncio.timeout(5):
+        await worker.wake.wait(60, Stop())
 
 
 @pytest.mark.usefixtures("running")
