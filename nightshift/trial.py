@@ -17,12 +17,12 @@ from contracts.failures import LaterError, OutcomeUnknownError, PermanentError
 from contracts.proposed import Proposed
 from nightshift import MendableError
 from services.actor.handlers.judge import Judgment, Question, judge
-from services.classifier.app import desk_without_database, names_of, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, Spent, ask_model
 from services.classifier.handlers.ask_models import ask_models
 from services.classifier.handlers.read_facts import facts_json, read_facts
+from services.classifier.models import desk_without_database, names_of, provider_of
 from services.classifier.outbound.desk import KnowledgeDesk
 from services.classifier.ports import Ask, Desk, Provider
 from services.runtime import outside

@@ -9,9 +9,9 @@ from nightshift import MendableError
 from nightshift.doctor.outside import loadable
 from nightshift.doctor.verdict import Check, Place, Verdict
 from nightshift.reach import database
-from services.classifier.app import desk_without_database, names_of, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import PricesInvalidError
+from services.classifier.models import desk_without_database, names_of, provider_of
 from services.classifier.outbound.admission import recorded_regimes
 from services.runtime.config import MissingSettingError
 from services.runtime.process import Process, ProcessInvalidError

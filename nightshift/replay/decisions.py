@@ -28,12 +28,12 @@ from services.actor.domain import gate
 from services.actor.domain.difference import difference_of
 from services.actor.handlers.judge import judge, question_of
 from services.actor.handlers.proposal_made import ALREADY
-from services.classifier.app import desk_without_database, provider_of
 from services.classifier.config import Settings
 from services.classifier.domain.prices import PricesInvalidError
 from services.classifier.handlers.ask_model import Accepted, Rejected, ask_model
 from services.classifier.handlers.read_facts import facts_json
 from services.classifier.handlers.shadow import Asked, ask_again
+from services.classifier.models import desk_without_database, provider_of
 from services.classifier.ports import Cost, Desk, Provider
 from services.reporter.domain.log import Entry
 from services.runtime import vault

@@ -11,7 +11,6 @@ from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.protocol import Reads
 from services.classifier.config import Settings
-from services.classifier.domain.regime import NEAREST
 from services.classifier.handlers.ask_models import count_all_from_zero
 from services.classifier.handlers.case_changed import PROPOSE, READ
 from services.classifier.handlers.propose import Proposing
@@ -19,19 +18,15 @@ from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.handlers.regimes import Canary, Regime
 from services.classifier.handlers.shadow import SHADOW, Shadowing
 from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
+from services.classifier.models import models_of, searches
 from services.classifier.outbound import ollama
 from services.classifier.outbound.admission import Admission, AdmittedProvider, CandidateAdmission
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.outbound.desk import KnowledgeDesk, library_of
 from services.classifier.outbound.doors import PacedReads
-from services.classifier.outbound.nearest import Nearest
 from services.classifier.outbound.passages import PassageIndex
-from services.classifier.outbound.passages_in_memory import PassagesInMemory
-from services.classifier.outbound.patient import PatientProvider
-from services.classifier.outbound.price_list import known_models, price_of
 from services.classifier.ports import Budget, Finds, Provider
 from services.runtime import outside, service, telemetry
-from services.runtime.config import MissingSettingError
 from services.runtime.figures import Figures
 from services.runtime.health import HealthApp, progress_of
 from services.runtime.inbox import Inbox
@@ -40,12 +35,11 @@ from services.runtime.kafka_clients import Producer
 from services.runtime.lag import Lag
 from services.runtime.months import making_months
 from services.runtime.postgres import Database, connect
-from services.runtime.process import CANDIDATE, Door, Process, ProcessInvalidError, load_all
+from services.runtime.process import CANDIDATE, Door, Process, load_all
 from services.runtime.relay import Relay
 from services.runtime.stop import Wake
 from services.runtime.tasks import Worker
 
-CLAUDE = "claude"
 LEASE_SECONDS = 15
 """Kept up while a model thinks; what a dead classifier held is taken up by another this long afterwards."""
 BATCH_MAX = 32
@@ -127,62 +121,6 @@ async def run() -> None:
         )
 
 
-def models_of(process: Process, settings: Settings) -> list[PatientProvider]:
-    """The models of a process in the order in which they are asked. Raises what provider_of raises."""
-    return [PatientProvider(provider_of(name, process, settings)) for name in names_of(process, settings)]
-
-
-def names_of(process: Process, settings: Settings) -> list[str]:
-    """The first choice, then each fallback."""
-    return list(dict.fromkeys([process.first_choice(settings.model), *process.settings.model.fallback]))
-
-
-def desk_without_database(process: Process, model: str, settings: Settings) -> KnowledgeDesk:
-    """Shows a model what the service would show it, as it is asked in the settings, or as a first choice."""
-    names = names_of(process, settings)
-    asked = names if model in names else [model, *process.settings.model.fallback]
-    library = library_of(process)
-    return KnowledgeDesk(process, PassagesInMemory(library, process.settings.retrieval) if _searches(asked) else None)
-
-
-def provider_of(name: str, process: Process, settings: Settings) -> Provider:
-    """`nearest`, `claude:<model>` or `ollama:<model>`.
-
-    Raises ProcessInvalidError, PricesInvalidError, MissingSettingError.
-    """
-    if name == NEAREST:
-        return Nearest(process)
-    vendor, _, model = name.partition(":")
-    if vendor not in {CLAUDE, ollama.VENDOR} or not model:
-        raise ProcessInvalidError(
-            f"there is no model {name!r}: name `{NEAREST}`, or `{CLAUDE}:` or `{ollama.VENDOR}:` and a model, which is "
-            f"{known_models(settings.prices)}"
-        )
-    price = price_of(vendor, model, settings.prices)
-    if vendor == ollama.VENDOR:
-        if settings.ollama_url is None:
-            raise MissingSettingError("NIGHTSHIFT_OLLAMA_URL")
-        return ollama.Ollama(
-            model=model,
-            price=price,
-            url=settings.ollama_url,
-            context_tokens=process.settings.model.context_tokens,
-            asks_at_once=settings.ollama_asks_at_once,
-            timeout_seconds=process.settings.model.timeout_seconds,
-        )
-    if settings.anthropic_api_key is None:
-        raise MissingSettingError("NIGHTSHIFT_ANTHROPIC_API_KEY")
-    from services.classifier.outbound.claude import Claude  # noqa: PLC0415  # its library takes seconds to load
-
-    return Claude(
-        model=model,
-        price=price,
-        api_key=settings.anthropic_api_key.get_secret_value(),
-        base_url=settings.anthropic_url,
-        timeout_seconds=process.settings.model.timeout_seconds,
-    )
-
-
 async def _admission(database: Database, process: Process, models: Sequence[Provider]) -> Admission:
     """Of each model that may answer."""
     return Admission(database, process, *await _regimes(process, models))
@@ -213,6 +151,7 @@ def _workers(
 ) -> list[Worker]:
     """Two loops a process propose: one batch waits for its commit while the other asks. A third reads after hints."""
     desk = KnowledgeDesk(process, _finds(models, process, database))
+    library_of(process).prepare()
     count_all_from_zero(models)
     shadowing, shadow_wake = None if canary is None else _shadowing(process, canary.regime, budget, database), Wake()
     doors = {name: _reads(door, client) for name, door in process.settings.doors.items()}
@@ -243,6 +182,7 @@ async def _canary(candidate: Process, settings: Settings, database: Database) ->
     models = models_of(candidate, settings)
     admission = CandidateAdmission(candidate, *await _regimes(candidate, models))
     desk = KnowledgeDesk(candidate, _finds(models, candidate, database))
+    library_of(candidate).prepare()
     count_all_from_zero(models)
     regime = Regime(models=models, desk=desk, digests=admission.regimes, is_candidate=True)
     return Canary(process=candidate.name, regime=regime, may_serve=admission.given), admission
@@ -276,15 +216,10 @@ def shadow_worker(shadowing: Shadowing, wake: Wake, woken_after: Sequence[Wake])
 
 
 def _finds(models: Sequence[Provider], process: Process, database: Database) -> Finds | None:
-    if not _searches([model.name for model in models]):
+    if not searches([model.name for model in models]):
         return None
     name = process.name if process.own is None else f"{process.name}/{CANDIDATE}"
     return PassageIndex(database, name, library_of(process), process.settings.retrieval)
-
-
-def _searches(models: Sequence[str]) -> bool:
-    """`nearest` answers by label, and so are its passages found, in memory; a search finds it no better ones."""
-    return any(name != NEAREST for name in models)
 
 
 def _worker(

@@ -62,6 +62,12 @@ def parse(lines: str) -> tuple[Example, ...]:
         raise ExamplesInvalidError(str(error)) from None
 
 
+def check_count(examples: int) -> None:
+    """Raises ExamplesInvalidError for too few or too many."""
+    if not EXAMPLES_MIN <= examples <= EXAMPLES_MAX:
+        raise ExamplesInvalidError(f"there are {examples} examples: keep {EXAMPLES_MIN} to {EXAMPLES_MAX:,}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
     """What the nearest examples say."""
@@ -82,8 +88,7 @@ class Examples:
 
     def __init__(self, labels: Sequence[str], vectors: Matrix) -> None:
         """`vectors` has a row of unit length for each label. Raises ExamplesInvalidError for too few or too many."""
-        if not EXAMPLES_MIN <= len(labels) <= EXAMPLES_MAX:
-            raise ExamplesInvalidError(f"there are {len(labels)} examples: keep {EXAMPLES_MIN} to {EXAMPLES_MAX:,}")
+        check_count(len(labels))
         self._names = tuple(sorted(set(labels)))
         place = {name: i for i, name in enumerate(self._names)}
         said = np.array([place[label] for label in labels])

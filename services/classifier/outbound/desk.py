@@ -10,7 +10,16 @@ from contracts.decision import Facts
 from contracts.events.proposals import MadeFrom, PassageUsed
 from contracts.knowledge import Passage, Question
 from services.classifier.domain import knowledge, prompt
-from services.classifier.domain.examples import METHOD, Example, Examples, ExamplesInvalidError, Vote, parse
+from services.classifier.domain.examples import (
+    METHOD,
+    Example,
+    Examples,
+    ExamplesInvalidError,
+    Matrix,
+    Vote,
+    check_count,
+    parse,
+)
 from services.classifier.domain.regime import NEAREST, regime_of
 from services.classifier.outbound import sources
 from services.classifier.outbound.embeddings import WordLlamaEmbedder
@@ -23,23 +32,36 @@ DEFAULT_LANGUAGE = "en"
 
 
 class Library:
-    """Implements ports.Finds in memory: a process's examples and passages, embedded. Loading takes about a second."""
+    """Implements ports.Finds in memory: a process's examples and passages, read at once and embedded when asked."""
 
     def __init__(self, examples: Path, passages: Path, embedder: WordLlamaEmbedder) -> None:
         """Raises ProcessInvalidError that names the file, its line and the mend."""
         self.embedder = embedder
         content = text_of(examples)
         try:
-            labelled: Sequence[Example] = parse(content)
-            self._examples = Examples([e.label for e in labelled], embedder.embed([e.text for e in labelled]))
+            self._labelled: Sequence[Example] = parse(content)
+            check_count(len(self._labelled))
         except ExamplesInvalidError as error:
             raise ProcessInvalidError(f"{examples}, {error}") from error
         self.examples_digest = prompt.digest(content)
         self.passages = tuple(map(_passage, sorted(passages.glob("*.md"))))
-        self.vectors = embedder.embed([knowledge.words_of(passage) for passage in self.passages])
         self.index_version = knowledge.index_version(embedder.name, self.passages)
         self.vote: Callable[[str], Vote] = lru_cache(maxsize=VOTES_KEPT_MAX)(self._vote)
         """What the nearest examples say about a text; asked for the passages, and again by `nearest`."""
+
+    def prepare(self) -> None:
+        """Embed and solve now, in about a second, and not while the first question waits."""
+        _ = self._examples, self.vectors
+
+    @cached_property
+    def vectors(self) -> Matrix:
+        """Of the passages, in their order."""
+        return self.embedder.embed([knowledge.words_of(passage) for passage in self.passages])
+
+    @cached_property
+    def _examples(self) -> Examples:
+        vectors = self.embedder.embed([example.text for example in self._labelled])
+        return Examples([example.label for example in self._labelled], vectors)
 
     def _vote(self, text: str) -> Vote:
         return self._examples.vote(self.embedder.embed([text])[0])

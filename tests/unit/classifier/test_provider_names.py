@@ -3,9 +3,10 @@
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from services.classifier.app import _regimes, models_of, provider_of
+from services.classifier.app import _regimes
 from services.classifier.config import Settings
 from services.classifier.domain.prices import ModelEndedError, UnknownPriceError
+from services.classifier.models import models_of, provider_of
 from services.runtime.config import MissingSettingError
 from services.runtime.process import ProcessInvalidError, load
 from tests.unit.classifier.test_prices import OWN

@@ -9,8 +9,8 @@ from nightshift.commands.up import up
 from nightshift.doctor.outside import settings, zendesk
 from nightshift.doctor.verdict import Place
 from nightshift.needed import OF_VENDORS, missing_settings
-from services.classifier.app import provider_of
 from services.classifier.config import Settings
+from services.classifier.models import provider_of
 from services.runtime.config import MissingSettingError
 from services.runtime.process import SHIPPED, load
 
