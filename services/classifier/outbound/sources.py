@@ -6,10 +6,21 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 Plain = list["Plain"] | str
+
+
+class _Read(NamedTuple):
+    """What of a module's source is asked for, whatever else imports it."""
+
+    does: str
+    """As JSON."""
+    imports: tuple[tuple[str, tuple[str, ...]], ...]
+    """Where from, with leading dots, and what; nothing where the whole module is imported."""
 
 
 def digest_of(module: ModuleType) -> str:
@@ -35,19 +46,27 @@ def source_of(module: ModuleType) -> str:
 
 
 def _digest(sources: dict[str, str]) -> str:
-    plain = {name: _plain(ast.parse(source)) for name, source in sources.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    each = (f"{json.dumps(name)}: {_read(source).does}" for name, source in sorted(sources.items()))
+    return hashlib.sha256(f"{{{', '.join(each)}}}".encode()).hexdigest()
 
 
 def _imports(module: ModuleType, source: str) -> Iterator[str]:
     """Names of the modules that it imports; what is imported from one may be one as well."""
-    for node in ast.walk(ast.parse(source)):
+    for name, what in _read(source).imports:
+        origin = importlib.util.resolve_name(name, module.__package__)
+        yield from (one for one in (origin, *(f"{origin}.{part}" for part in what)) if one in sys.modules)
+
+
+@lru_cache(maxsize=64)
+def _read(source: str) -> _Read:
+    tree = ast.parse(source)
+    imports: list[tuple[str, tuple[str, ...]]] = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in sys.modules)
+            imports += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), module.__package__)
-            within = (f"{origin}.{alias.name}" for alias in node.names)
-            yield from (name for name in (origin, *within) if name in sys.modules)
+            imports.append(("." * node.level + (node.module or ""), tuple(alias.name for alias in node.names)))
+    return _Read(json.dumps(_plain(tree)), tuple(imports))
 
 
 def _plain(node: object) -> Plain:

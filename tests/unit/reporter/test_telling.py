@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, strategies as st
+from pydantic import ValidationError
 
 from services.reporter.app import manner_of
 from services.reporter.domain.causes import Cause
@@ -149,6 +150,12 @@ def test_quiet_hours_follow_the_wall_clock_when_it_changes(now: str, *, quiet: b
     manner = manner_of(Tell(quiet_hours="22:00-07:00", timezone="Europe/Berlin"))
 
     assert is_quiet(manner, datetime.fromisoformat(now)) is quiet
+
+
+@pytest.mark.parametrize("name", ["", "Europe", "Europe/Nowhere", "../UTC", "U\0TC", "x" * 5_000])
+def test_a_name_that_is_no_time_zone_is_refused_with_the_mend(name: str) -> None:
+    with pytest.raises(ValidationError, match="no such time zone: use a name such as Europe/Berlin"):
+        Tell(timezone=name)
 
 
 def test_a_notice_says_what_failed_how_often_and_how_long_there_is() -> None:
