@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError, NoError
+from aiokafka.protocol.group import HeartbeatRequest
 
 from contracts.envelope import Record
 
@@ -28,9 +31,32 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # it has no types
         """See AIOKafkaConsumer."""
         if self._closed is False:  # none before it was made whole
             self._closed = True
+            if isinstance(self._coordinator, GroupCoordinator):
+                self._coordinator._maybe_leave_group = partial(_leave, self._coordinator)  # noqa: SLF001  # no public way
             for part in (self._coordinator, self._fetcher, self._client):
                 if part is not None:
                     await _ended(part.close())
+
+
+async def _leave(coordinator: GroupCoordinator) -> None:
+    """Leave a group that is formed. One that is not forgets us after a session, as if we had died.
+
+    Who leads a group of the embedded broker and leaves while it is forming leads it for ever: nobody joins it again.
+    """
+    if await _is_formed(coordinator):
+        await GroupCoordinator._maybe_leave_group(coordinator)  # noqa: SLF001  # there is no public way
+
+
+async def _is_formed(coordinator: GroupCoordinator) -> bool:
+    """By a heartbeat, for which the embedded broker looks who is dead: else leaving would make it, and form anew."""
+    if coordinator.generation <= 0 or coordinator._rejoin_needed_fut.done():  # noqa: SLF001  # as above
+        return False
+    heartbeat = HeartbeatRequest(coordinator.group_id, coordinator.generation, coordinator.member_id)
+    try:
+        answer = await coordinator._send_req(heartbeat)  # noqa: SLF001  # as above
+    except KafkaError:
+        return False
+    return bool(answer.error_code == NoError.errno)
 
 
 async def _ended(closing: Awaitable[object]) -> None:

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import InvalidReplicationFactorError
+from aiokafka.errors import InvalidReplicationFactorError, UnknownMemberIdError
+from aiokafka.protocol.group import HeartbeatRequest
 
 from contracts import topics
 from contracts.base import Fact
@@ -127,6 +128,24 @@ async def test_a_consumer_ends_alone_also_while_the_broker_is_away(stack: Stack,
     assert asyncio.all_tasks() == {asyncio.current_task()}, "nothing of it goes on, and we do"
 
 
+async def test_a_group_can_be_joined_again_after_its_consumers_ended_one_after_the_other(kafka: Broker) -> None:
+    await make(kafka, NewTopic("left", 1, 1))
+    async with AsyncExitStack() as stack:
+        first, second, third = (member(kafka, "left", stack) for _ in range(3))
+        await first.start()
+        await second.start()
+        await until(lambda: are_joined(first, second))
+
+        known = second._coordinator.member_id
+        await second.stop()
+        is_waited_for = await knows(first, known)
+        await first.stop()  # it led, and has not heard yet that the group forms anew
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await third.start()
+
+    assert not is_waited_for, "it left a group that was formed"
+
+
 async def test_a_topic_that_was_made_in_passing_gets_unlimited_retention(stack: Stack, tmp_path: Path) -> None:
     with stack.broker(tmp_path) as broker:
         if not broker.is_kafka:
@@ -194,6 +213,26 @@ def waits_in(task: "asyncio.Task[object]") -> list[str]:
         names.append(frame.f_code.co_name)
         step = getattr(step, "cr_await", None)
     return names
+
+
+def member(broker: Broker, topic: str, stack: AsyncExitStack) -> Consumer:
+    """A consumer of the topic in the group named as it is, not started."""
+    consumer = Consumer(topic, bootstrap_servers=broker.bootstrap, group_id=topic, session_timeout_ms=6000)
+    stack.push_async_callback(consumer.stop)
+    return consumer
+
+
+def are_joined(*consumers: Consumer) -> bool:
+    """Whether the group is formed, and of all these."""
+    groups = [one._coordinator for one in consumers]
+    return all(group._heartbeat_task for group in groups) and len({group.generation for group in groups}) == 1
+
+
+async def knows(consumer: Consumer, member_id: str) -> bool:
+    """Whether the group of this consumer counts that member in."""
+    group = consumer._coordinator
+    answer = await group._send_req(HeartbeatRequest(group.group_id, group.generation, member_id))
+    return bool(answer.error_code != UnknownMemberIdError.errno)
 
 
 def is_cut_off(producer: Producer) -> bool:
