@@ -51,7 +51,11 @@ from services.runtime.tasks import Worker
 CONNECTIONS_MAX = 24
 SUBSCRIPTIONS = (topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CONTROL)
 LOOK_SECONDS = 1.0
-_USUAL = frozenset({CaseOpened.TYPE, CaseChanged.TYPE, ProposalMade.TYPE})
+PUBLISH_SECONDS_MIN = 0.1
+"""What the actor says is for the log alone, which is read a second later: one batch costs as much as one event."""
+_CHANGES = frozenset({CaseOpened.TYPE, CaseChanged.TYPE})
+"""They lead to no decision."""
+_USUAL = _CHANGES | {ProposalMade.TYPE}
 """They seldom lead to an effect before something is decided: then it waits until its lane looks by itself."""
 
 log = structlog.get_logger()
@@ -209,7 +213,7 @@ async def run() -> None:
             for name, destination in process.settings.destinations.items()
         }
         relay_wake, producer = Wake(), Producer()
-        relay = Relay(database, SERVICE, producer, relay_wake)
+        relay = Relay(database, SERVICE, producer, relay_wake, seconds_min=PUBLISH_SECONDS_MIN)
         lanes = lanes_of(database, processes, outside, relay_wake)
         effect_wakes = [relay_wake, *(lane.wake for lane in lanes)]
         decide_wakes = {name: Wake() for name in processes}
@@ -223,7 +227,8 @@ async def run() -> None:
         async def take(records: Sequence[Record]) -> None:
             await inbox.take(records)
             types = {record.headers.get("ce_type") for record in records}
-            for wake in (*decide_wakes.values(), *([relay_wake] if types <= _USUAL else effect_wakes)):
+            to_decide = [] if types <= _CHANGES else decide_wakes.values()
+            for wake in (*to_decide, *([relay_wake] if types <= _USUAL else effect_wakes)):
                 wake.set()
 
         link = Link(

@@ -12,12 +12,12 @@ from connectors.none import NoOutside
 from connectors.protocol import Reads
 from services.classifier.config import Settings
 from services.classifier.handlers.ask_models import count_all_from_zero
-from services.classifier.handlers.case_changed import PROPOSE, READ
+from services.classifier.handlers.case_changed import PROPOSE, READ, CaseChangedHandler
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.handlers.regimes import Canary, Regime
 from services.classifier.handlers.shadow import SHADOW, Shadowing
-from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers
+from services.classifier.inbound.kafka import SUBSCRIPTIONS, handlers, taking
 from services.classifier.models import models_of, searches
 from services.classifier.outbound import ollama
 from services.classifier.outbound.admission import Admission, AdmittedProvider, CandidateAdmission
@@ -83,17 +83,18 @@ async def run() -> None:
                 publishing,
             )
         ]
-        inbox = Inbox(database, "classifier", handlers(processes))
+        case_changed = CaseChangedHandler(processes)
+        inbox = Inbox(database, "classifier", handlers(case_changed))
+        wakes = {kind: [worker.wake for worker in workers if worker.kind == kind] for kind in (PROPOSE, READ)}
         link = Link(
             settings=settings,
             service="classifier",
             database=database,
             subscriptions=SUBSCRIPTIONS,
-            take=inbox.take,
+            take=taking(inbox, case_changed, propose=wakes[PROPOSE], read=wakes[READ]),
             before_consuming=inbox.take_what_became_readable,
             producer=producer,
             relays=[relay],
-            woken_after=[worker.wake for worker in workers],
         )
         awaited = [worker for worker in workers if worker.kind != SHADOW]
         oldest = {(worker.process, worker.kind): worker.oldest_claimable_seconds for worker in awaited}

@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from contracts.base import Contract
 from contracts.events.cases import CaseChanged
 from services.runtime.postgres import Connection
 from services.runtime.process import Process
+from services.runtime.vault import KEYS_OF_ROW, CaseKeys, keys_of
 
 _LOCK = "SELECT case_id, basis FROM lock_cases($1)"
 _LOCK_AND_READ = "SELECT case_id, process, door, object_id, body FROM lock_cases($1)"
 _READ = "SELECT case_id, process, door, object_id, body FROM cases WHERE case_id = ANY($1)"
+_READ_WITH_KEYS = f"""
+SELECT c.case_id, c.process, c.door, c.object_id, c.body, clock_timestamp() AS now, k.key_versions, k.keys
+FROM cases c {KEYS_OF_ROW.format(row="c")} WHERE c.case_id = ANY($1)
+"""  # noqa: S608  # two texts of ours
 _WRITE = """
 INSERT INTO cases (case_id, process, door, object_id, body, basis, party, is_open, opened_at)
 SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::text[], $8::boolean[],
@@ -30,6 +36,14 @@ class StoredCase:
     door: str
     object_id: str
     case: Contract
+
+
+class Readable(NamedTuple):
+    """A case with the keys of its texts, and Postgres' time of this reading."""
+
+    stored: StoredCase
+    keys: CaseKeys
+    now: datetime
 
 
 Step = Callable[[Process, Contract | None], Contract]
@@ -55,6 +69,20 @@ async def read(
 ) -> dict[str, StoredCase]:
     """The cases that there are."""
     return _stored(processes, await connection.fetch(_READ, list(set(case_ids))))
+
+
+async def read_with_keys(
+    connection: Connection, processes: Mapping[str, Process], case_ids: Sequence[str]
+) -> dict[str, Readable]:
+    """The cases that there are."""
+    rows = await connection.fetch(_READ_WITH_KEYS, list(set(case_ids)))
+    stored = _stored(processes, rows)
+    return {
+        row["case_id"]: Readable(
+            stored[row["case_id"]], keys_of(row["case_id"], row["key_versions"], row["keys"]), row["now"]
+        )
+        for row in rows
+    }
 
 
 def _stored(processes: Mapping[str, Process], rows: Iterable[Any]) -> dict[str, StoredCase]:

@@ -30,7 +30,7 @@ from services.runtime.kafka_clients import RECORD_BYTES_MAX, Consumer, Producer,
 from services.runtime.make_topics import make_topics
 from services.runtime.postgres import UNAVAILABLE, Database
 from services.runtime.relay import Relay
-from services.runtime.stop import Stop, Wake
+from services.runtime.stop import Stop
 from services.runtime.together import Together
 
 BATCH_RECORDS_MAX = 1000
@@ -99,7 +99,6 @@ class Link:
         take: Take,
         producer: Producer,
         relays: Sequence[Relay],
-        woken_after: Sequence[Wake] = (),
         batch_seconds_min: float = 0.0,
         before_consuming: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
@@ -113,8 +112,6 @@ class Link:
         self._take = take
         self._producer = producer
         self._relays = relays
-        self._woken_after = woken_after
-        """Who is told when a batch was taken: the workers, the relay."""
         self._batch_seconds_min = batch_seconds_min
         """From one batch to the next at least: who is in no hurry handles more at once."""
         self._before_consuming = before_consuming
@@ -243,8 +240,6 @@ class Link:
                 log.warning("consumer waits", code=failure.code)
                 await stop.wait(failure.seconds)
             else:
-                for wake in self._woken_after:
-                    wake.set()
                 return
 
     async def _agree_on_epoch(self, watch: AIOKafkaConsumer, producer: AIOKafkaProducer) -> UUID:

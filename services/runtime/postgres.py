@@ -1,5 +1,6 @@
 """Postgres, seen by one service: a pool that reads and writes the service's own schema."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -48,14 +49,18 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection inside a transaction that commits at the end of the block."""
-        async with self.pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection whose statements commit singly."""
-        async with self.pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as connection:
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):  # the pool's own timeout costs a task each time
+            connection = await self.pool.acquire()
+        try:
             yield connection
+        finally:
+            await self.pool.release(connection, timeout=CONNECT_TIMEOUT_SECONDS)
 
     async def check(self) -> str | None:
         """For health: whether Postgres answers."""

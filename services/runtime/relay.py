@@ -1,5 +1,6 @@
 """The relay publishes an outbox, each row at least once."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
@@ -37,11 +38,15 @@ class Relay:
     behind. Twice is possible (a crash between publishing and marking), never is not.
     """
 
-    def __init__(self, database: Database, schema: str, publisher: Publisher, wake: Wake) -> None:
+    def __init__(
+        self, database: Database, schema: str, publisher: Publisher, wake: Wake, *, seconds_min: float = 0.0
+    ) -> None:
+        """`seconds_min`: from one batch to the next at least, where nobody waits for the events."""
         self._database = database
         self._schema = schema
         self._publisher = publisher
         self._wake = wake
+        self._seconds_min = seconds_min
         self._take = (
             "SELECT id, created_at, event_id, topic, key, headers, body, "  # noqa: S608  # our own schema's name
             f"(SELECT epoch FROM broker_epoch WHERE one) AS epoch FROM {schema}.outbox "
@@ -62,7 +67,9 @@ class Relay:
 
     async def run(self, stop: Stop) -> None:
         """Publish until told to stop."""
+        loop = asyncio.get_running_loop()
         while not stop.is_set():
+            began = loop.time()
             try:
                 taken = await self.publish_once()
             except (ConnectionError, *UNAVAILABLE) as error:
@@ -71,6 +78,8 @@ class Relay:
                 continue
             if taken < ROWS_MAX:
                 await self._wake.wait(IDLE_SECONDS, stop)
+                if (left := began + self._seconds_min - loop.time()) > 0:
+                    await stop.wait(left)
 
     async def publish_once(self) -> int:
         """Publish what waits, up to ROWS_MAX rows; returns how many there were."""

@@ -19,7 +19,8 @@ class Stop:
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait until stopped, or for `seconds`. True when stopped."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
         return self._event.is_set()
 
 

@@ -1,6 +1,6 @@
 """The keys of the cases, from the one table that holds them, and sealing with them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_bytes
 from typing import Any, NamedTuple
@@ -10,6 +10,11 @@ from contracts.sealed import KEY_BYTES, SealedText, UnsealableError
 from services.runtime.postgres import Connection
 
 _READ = "SELECT case_id, version, key FROM vault.case_keys WHERE case_id = ANY($1) ORDER BY version"
+KEYS_OF_ROW = """
+LEFT JOIN LATERAL (SELECT array_agg(k.version) AS key_versions, array_agg(k.key) AS keys
+                   FROM vault.case_keys k WHERE k.case_id = {row}.case_id AND k.key IS NOT NULL) k ON true
+"""
+"""Joins each row with the keys of its case, for `keys_of`; saves the round trip of `read`."""
 _MAKE = """
 WITH made AS (
     INSERT INTO vault.case_keys (case_id, version, key)
@@ -63,6 +68,11 @@ async def read(connection: Connection, case_ids: Iterable[str]) -> dict[str, Cas
     """The keys of these cases; a case without any gets an empty CaseKeys. Never cached: erasing works at once."""
     wanted = sorted(set(case_ids))
     return _by_case(wanted, await connection.fetch(_READ, wanted))
+
+
+def keys_of(case_id: str, versions: Sequence[int] | None, keys: Sequence[bytes] | None) -> CaseKeys:
+    """Of a row that was joined with KEYS_OF_ROW: its columns."""
+    return CaseKeys(case_id, dict(zip(versions or (), keys or (), strict=True)))
 
 
 class NewKey(NamedTuple):

@@ -19,11 +19,12 @@ from contracts.events.proposals import MadeFrom
 from contracts.failures import LaterError
 from contracts.knowledge import Question
 from services.classifier.app import shadow_worker
+from services.classifier.handlers.case_changed import CaseChangedHandler
 from services.classifier.handlers.propose import Proposing
 from services.classifier.handlers.read_hinted import ReadHinted
 from services.classifier.handlers.regimes import Canary, Regime
 from services.classifier.handlers.shadow import Shadowing
-from services.classifier.inbound.kafka import handlers
+from services.classifier.inbound.kafka import handlers, taking
 from services.classifier.outbound.admission import CandidateAdmission
 from services.classifier.outbound.budget import PostgresBudget
 from services.classifier.ports import Answer, Ask, Cost, Provider
@@ -123,9 +124,11 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.shadowing = None if self.process.candidate is None else self.new_shadowing()
-        self.inbox = Inbox(self.database, "classifier", handlers({self.process.name: self.process}))
+        case_changed = CaseChangedHandler({self.process.name: self.process})
+        self.inbox = Inbox(self.database, "classifier", handlers(case_changed))
         self.worker = self.new_worker()
         self.reader = self.new_reader()
+        self.take = taking(self.inbox, case_changed, propose=[self.worker.wake], read=[self.reader.wake])
 
     def new_worker(self) -> Worker:
         proposing = Proposing(
@@ -211,7 +214,7 @@ class Bench:
         keys = CaseKeys(case_id, {1: bytes(32)})
         data = seal_change(change, door="none", keys=keys, received_at=self.outside.now)
         told = replace(event(f"{change.identity} {name}", data, case_id=case_id), time=self.outside.now)
-        await self.inbox.take([told.to_record()])
+        await self.take([told.to_record()])
 
     async def hurry(self) -> None:
         """Every wait and every lease is over."""

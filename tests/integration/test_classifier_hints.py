@@ -10,14 +10,16 @@ from typing import cast
 import pytest
 
 from connectors.protocol import PlainChange
+from contracts.events.control import RedriveRequested
 from contracts.events.proposals import ProposalMade
 from contracts.failures import LaterError
 from services.classifier.outbound.doors import PacedReads
 from services.runtime.postgres import Connection
-from services.runtime.stop import Stop
+from services.runtime.stop import Stop, Wake
 from tests.conftest import MigratedDatabase
 from tests.fakes import remote
-from tests.fakes.acting import tiny
+from tests.fakes.acting import case_of, tiny
+from tests.fakes.events import event, named
 from tests.fakes.proposing import Bench, bench
 from tests.fakes.remote import Remote
 from tests.virtual import VirtualTime, admin, live
@@ -37,6 +39,13 @@ async def desk(migrated: MigratedDatabase) -> AsyncIterator[Bench]:
 def hint(told: PlainChange) -> PlainChange:
     """What a trigger's body says of it: that there is something to read."""
     return replace(told, kind="trigger", identity=f"hint {told.identity}", hint=True, fields={}, texts={})
+
+
+async def is_set(wake: Wake) -> bool:
+    """Whether somebody was told, who hears it now."""
+    waiting = asyncio.create_task(wake.wait(60, Stop()))
+    await asyncio.sleep(0)
+    return waiting.done() or not waiting.cancel()
 
 
 async def test_a_ticket_of_which_nothing_but_a_hint_came_is_read_and_answered(desk: Bench) -> None:
@@ -62,6 +71,21 @@ async def test_a_second_question_that_is_only_hinted_at_is_read_and_answered(des
     newest = [event.data for event in await desk.said(ProposalMade)][-1]
     assert isinstance(newest, ProposalMade)
     assert newest.basis.startswith(second.version)
+
+
+async def test_a_reader_is_woken_by_a_hint_and_by_an_order_and_by_no_other_news(desk: Bench) -> None:
+    asked = desk.outside.says("1", text="Where is it?")
+    await desk.hear(asked)
+    after_news = await is_set(desk.worker.wake), await is_set(desk.reader.wake)
+    await desk.hear(hint(asked))
+    after_a_hint = await is_set(desk.reader.wake)
+    order = RedriveRequested(dead_letter_id=named("none"), service="classifier", nonce=named("once"), by="anna")
+    await desk.take([event("order", order, case_id=case_of("1")).to_record()])
+    after_an_order = await is_set(desk.worker.wake), await is_set(desk.reader.wake)
+
+    assert after_news == (True, False)
+    assert after_a_hint
+    assert after_an_order == (True, True)
 
 
 async def test_many_hints_of_a_ticket_are_one_read(desk: Bench) -> None:

@@ -14,6 +14,7 @@ from contracts.envelope import Event, Record
 from contracts.events.control import RedriveRequested, SkipRequested
 from contracts.events.dead_letters import DeadLetterRaised
 from services.actor.app import handlers_of
+from services.classifier.handlers.case_changed import CaseChangedHandler
 from services.classifier.inbound.kafka import handlers
 from services.reporter.domain.sla import Policy
 from services.reporter.domain.views import CaseRow, DeadLetterRow
@@ -43,7 +44,8 @@ class System:
 
     def __post_init__(self) -> None:
         processes = {"tiny": tiny()}
-        of_service = {"ingest": {}, "classifier": handlers(processes), "actor": handlers_of(processes)}
+        of_classifier = handlers(CaseChangedHandler(processes))
+        of_service = {"ingest": {}, "classifier": of_classifier, "actor": handlers_of(processes)}
         self.inboxes = {name: Inbox(self.databases[name], name, of_service[name]) for name in CONSUMERS}
         self.appender = Appender(PostgresStore(self.databases["reporter"]), Projector({"tiny": POLICY}))
 

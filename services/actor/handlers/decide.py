@@ -20,7 +20,7 @@ from services.actor.handlers.hand_over import Handover, hand_over
 from services.actor.handlers.judge import Judgment, Question, judge
 from services.actor.handlers.say import Cause, decisions_total, say
 from services.actor.handlers.shadow import keep_decided
-from services.runtime import cases, outbox, switches, vault
+from services.runtime import cases, outbox, switches
 from services.runtime.failures import Never
 from services.runtime.postgres import Connection, Database
 from services.runtime.process import Process
@@ -140,22 +140,21 @@ class Decide:
             if not rows:
                 return {}
             now: datetime = rows[0]["now"]
-            stored = await cases.read(connection, self._processes, ids)
-            keys = await vault.read(connection, ids)
+            held = await cases.read_with_keys(connection, self._processes, ids)
             modes = await modes_of(connection, self._process)
             asked = [
-                circumstances.Asked(r["case_id"], self._process.case.party(stored[r["case_id"]].case), r["label"])
+                circumstances.Asked(r["case_id"], self._process.case.party(held[r["case_id"]].stored.case), r["label"])
                 for r in rows
             ]
             around = await circumstances.circumstances_of(connection, name, asked, now)
         return {
             row["case_id"]: (
                 Question(
-                    stored=stored[row["case_id"]],
+                    stored=held[row["case_id"]].stored,
                     basis=row["basis"],
                     facts=row["facts"],
                     output=row["output"],
-                    keys=keys[row["case_id"]],
+                    keys=held[row["case_id"]].keys,
                     circumstances=around[row["case_id"]],
                     modes=modes,
                     already_decided=row["decided"],

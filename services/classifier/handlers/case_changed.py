@@ -1,7 +1,7 @@
 """A case changed outside: fold it at once, and want a proposal where somebody now waits for an answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
@@ -18,11 +18,13 @@ from services.runtime.tasks import Wanted
 PROPOSE, READ = "propose", "read"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CaseChangedHandler:
     """Handles both `case.opened` and `case.changed`."""
 
     processes: Mapping[str, Process]
+    to_read: bool = field(default=False, init=False)
+    """Set where reading was wanted; whoever wakes readers clears it."""
 
     async def __call__(self, connection: Connection, events: Sequence[Event[Fact]]) -> None:
         changes: dict[str, Change] = {}
@@ -47,8 +49,9 @@ class CaseChangedHandler:
             )
             for case_id, stored in after.items()
         ]
-        wanted += [self._to_read(after[case_id], hint) for case_id, hint in hinted.items()]
-        await tasks.want(connection, [work for work in wanted if work is not None])
+        reads = [self._to_read(after[case_id], hint) for case_id, hint in hinted.items()]
+        await tasks.want(connection, [work for work in (*wanted, *reads) if work is not None])
+        self.to_read |= any(reads)
 
     def _to_read(self, stored: StoredCase, hint: Event[Fact]) -> Wanted | None:
         """Work for the newest hint, by our clock: who waits for an answer is known when the object was read."""

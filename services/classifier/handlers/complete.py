@@ -5,7 +5,7 @@ from datetime import datetime
 
 from connectors.protocol import Reads
 from contracts.base import Contract
-from services.runtime import cases, vault
+from services.runtime import cases
 from services.runtime.cases import StoredCase
 from services.runtime.changes import seal_change
 from services.runtime.postgres import Database
@@ -28,9 +28,6 @@ async def loaded(
     database: Database, process: Process, claims: Sequence[Claim]
 ) -> list[tuple[Claim, StoredCase, CaseKeys, datetime]]:
     """Each claim with its case, its keys, and Postgres' time of this reading."""
-    case_ids = [claim.case_id for claim in claims]
     async with database.connection() as connection:
-        now: datetime = await connection.fetchval("SELECT clock_timestamp()")
-        known = await cases.read(connection, {process.name: process}, case_ids)
-        keys = await vault.read(connection, case_ids)
-    return [(claim, known[claim.case_id], keys[claim.case_id], now) for claim in claims]
+        held = await cases.read_with_keys(connection, {process.name: process}, [claim.case_id for claim in claims])
+    return [(claim, *held[claim.case_id]) for claim in claims]
