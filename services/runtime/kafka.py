@@ -47,6 +47,8 @@ SESSION_MS = 6000
 EPOCH_LOOK_SECONDS = 2.0
 EPOCH_ANSWER_SECONDS = 5.0
 RECONNECT_SECONDS = 1.0
+START_SECONDS_MAX = 60.0
+"""A group takes a consumer in within some 12 s, after a crash; what takes longer is begun anew."""
 
 log = structlog.get_logger()
 
@@ -152,7 +154,8 @@ class Link:
             if self._subscriptions:
                 broker = self._consumer(epoch, stop)
                 stack.push_async_callback(broker.stop)  # also of a start that fails halfway
-                await _start(broker, self._kafka)
+                async with asyncio.timeout(START_SECONDS_MAX):
+                    await _start(broker, self._kafka)
             self.connected = True
             log.info("connected to the broker", epoch=str(epoch))
             while not await stop.wait(EPOCH_LOOK_SECONDS):

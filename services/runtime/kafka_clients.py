@@ -1,11 +1,13 @@
-"""Clients of the broker that end in time, whole, and alone."""
+"""Clients of the broker that end in time, whole, and alone, and whose connections break as aiokafka expects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError, NoError
 from aiokafka.protocol.group import HeartbeatRequest
@@ -16,6 +18,27 @@ RECORD_BYTES_MAX = 1_000_000
 """The broker's limit; intake's limit on bodies lies below it (process.Door)."""
 PUBLISH_SECONDS_MAX = 30.0
 PRODUCER_END_SECONDS = 2.0
+
+
+_send = AIOKafkaConnection.send
+
+
+def _send_or_break(connection: AIOKafkaConnection, *request: Any, **named: Any) -> Any:
+    """Send, or say that the connection is broken.
+
+    Of a transport that closed a moment ago uvloop raises a RuntimeError, and aiokafka awaits an OSError: its own tasks
+    would die of it, unheard, and whoever waits for metadata, a join or a fetch would wait for ever (aiokafka #1038).
+    """
+    try:
+        return _send(connection, *request, **named)
+    except KafkaError:  # which is a RuntimeError
+        raise
+    except RuntimeError as error:
+        connection.close(reason=CloseReason.CONNECTION_BROKEN)
+        raise KafkaConnectionError(f"the connection is broken: {error}") from error
+
+
+AIOKafkaConnection.send = _send_or_break
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # it has no types

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaConnectionError
 from contracts import topics
 from contracts.envelope import Record
 from nightshift.embedded.broker import EmbeddedBroker
+from services.runtime import kafka
 from services.runtime.config import RuntimeSettings
 from services.runtime.kafka import Link
 from services.runtime.kafka_clients import Consumer, Producer
@@ -50,10 +51,20 @@ async def test_a_record_with_headers_that_nobody_can_read_takes_no_other_with_it
     assert [record.headers for record in taken] == [{}, {"a": "\ufffd"}, {"a": ""}, {}]
 
 
-@pytest.mark.parametrize("fails", [1, 3], ids=["the watch", "a topic's, beside two that run"])
-async def test_consumers_of_a_start_that_failed_halfway_are_stopped(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
+@pytest.mark.parametrize(
+    ("fails", "hangs"),
+    [
+        pytest.param(1, False, id="the watch"),
+        pytest.param(3, False, id="a topic's, beside two that run"),
+        pytest.param(3, True, id="a topic's that never comes to its end"),
+    ],
+)
+async def test_consumers_of_a_start_that_failed_halfway_are_stopped_and_the_next_start_is_whole(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int, *, hangs: bool
 ) -> None:
+    usual_seconds = kafka.START_SECONDS_MAX
+    if hangs:
+        monkeypatch.setattr(kafka, "START_SECONDS_MAX", 0.1)
     starts: list[Consumer] = []
     running: set[Consumer] = set()
     start, end = Consumer.start, Consumer.stop
@@ -61,6 +72,9 @@ async def test_consumers_of_a_start_that_failed_halfway_are_stopped(
     async def start_or_fail(consumer: Consumer) -> None:
         starts.append(consumer)
         running.add(consumer)
+        if len(starts) == fails and hangs:
+            monkeypatch.setattr(kafka, "START_SECONDS_MAX", usual_seconds)
+            await asyncio.Event().wait()
         if len(starts) == fails:
             raise KafkaConnectionError("the broker went away")
         await start(consumer)
