@@ -1,7 +1,9 @@
 """What a service heard: each event handled once, unknown ones kept, poison ones put aside for a person."""
 
 import base64
+from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -44,17 +46,18 @@ class Inbox:
         service: str,
         handlers: Mapping[type[Fact], Handler],
         again: Mapping[str, Callable[[Connection, Record], Awaitable[None]]] = MappingProxyType({}),
+        *,
+        counts: bool = True,
     ) -> None:
-        """`again`: how dead letters that were never events are handled when redriven, by their `ce_type`."""
+        """`again`: how dead letters that were never events are handled when redriven, by their `ce_type`.
+
+        `counts`: not where another part of the service takes the same events, and counts them.
+        """
         self._database = database
         self._service = service
-        self._handlers: Mapping[type[Fact], Handler] = {
-            **handlers,
-            RedriveRequested: self._redrive,
-            SkipRequested: self._skip,
-        }
-        """In the order in which their types are handled within a batch."""
+        self._handlers = handlers
         self._again = again
+        self._counts = counts
         for counter in (known_total, unknown_total):
             counter.labels(service)  # from zero on: the first one is an increase as well
 
@@ -93,37 +96,50 @@ class Inbox:
                 await connection.execute(_FORGET, [row["event_id"] for row in rows])
             taken += len(rows)
 
-    async def _redrive(self, connection: Connection, orders: Sequence[Event[Fact]]) -> None:
+    async def _redrive(self, tally: Tally[str], connection: Connection, orders: Sequence[Event[Fact]]) -> None:
         """Every service answers for its own dead letters."""
+        handle_again = partial(self._handle_again, tally)
         for order in orders:
-            await dead_letters.redrive(connection, order, service=self._service, handle_again=self._handle_again)
+            await dead_letters.redrive(connection, order, service=self._service, handle_again=handle_again)
 
     async def _skip(self, connection: Connection, orders: Sequence[Event[Fact]]) -> None:
         for order in orders:
             await dead_letters.skip(connection, order, service=self._service)
 
-    async def _handle_again(self, connection: Connection, record: Record) -> None:
+    async def _handle_again(self, tally: Tally[str], connection: Connection, record: Record) -> None:
         """Handle the event of a redriven dead letter, inside the transaction that redrives it."""
         handle = self._again.get(record.headers.get("ce_type", ""))
         if handle is not None:
-            return await handle(connection, record)
-        return await self._handle_in(connection, [decode(record.headers, record.body)])
+            await handle(connection, record)
+        else:
+            await self._handle_in(connection, [decode(record.headers, record.body)], tally)
 
     async def _handle(self, events: Sequence[Event[Fact]]) -> None:
         if not events:
             return
+        tally = Tally[str]()
         async with self._database.transaction() as connection:
-            await self._handle_in(connection, events)
+            known = await self._handle_in(connection, events, tally)
+        if self._counts:
+            known_total.labels(self._service).inc(known)
+            for contract_type, handled in tally.items():
+                handled_total.labels(self._service, contract_type).inc(handled)
 
-    async def _handle_in(self, connection: Connection, events: Sequence[Event[Fact]]) -> None:
+    async def _handle_in(self, connection: Connection, events: Sequence[Event[Fact]], tally: Tally[str]) -> int:
+        """Returns how many were known. `tally` says of each type how many were not, once all is committed."""
         admitted = {row[0] for row in await connection.fetch(_ADMIT, [event.event_id for event in events])}
-        known_total.labels(self._service).inc(len(events) - len(admitted))
         fresh: dict[UUID, Event[Fact]] = {event.event_id: event for event in events if event.event_id in admitted}
-        for contract, handler in self._handlers.items():
+        in_order: dict[type[Fact], Handler] = {
+            **self._handlers,
+            RedriveRequested: partial(self._redrive, tally),
+            SkipRequested: self._skip,
+        }
+        for contract, handler in in_order.items():
             of_type = [event for event in fresh.values() if type(event.data) is contract]
             if of_type:
                 await handler(connection, of_type)
-                handled_total.labels(self._service, contract.TYPE).inc(len(of_type))
+                tally[contract.TYPE] += len(of_type)
+        return len(events) - len(admitted)
 
     async def _handle_alone(self, event: Event[Fact]) -> None:
         try:

@@ -11,16 +11,19 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+from prometheus_client import REGISTRY
 
 from contracts.events.control import ApprovalAnswered, RedriveRequested
 from nightshift.orders import order
 from services.reporter.domain.views import DeadLetterRow
 from services.reporter.handlers.append import Appender, Projector
+from services.reporter.handlers.own_dead_letters import own_dead_letters
 from services.reporter.outbound import queries
 from services.reporter.outbound.event_log import PostgresStore, digest
 from services.runtime.kafka_clients import RECORD_BYTES_MAX
 from services.runtime.postgres import connect
 from tests.conftest import MigratedDatabase
+from tests.fakes.events import event
 from tests.fakes.other_side import OtherSide
 from tests.stacks import Broker
 from tests.unit.reporter.night import POLICY, records, tell
@@ -125,6 +128,21 @@ async def test_an_order_that_the_broker_refuses_for_good_is_a_dead_letter_that_a
         await until(none_is_left)
 
     assert (letter.service, letter.work, letter.code) == ("reporter", "approval.answered.v1", "refused_by_broker")
+
+
+async def test_an_order_is_counted_once_by_a_reporter_that_logs_it_and_may_have_to_carry_it_out(
+    migrated: MigratedDatabase,
+) -> None:
+    redrive = RedriveRequested(dead_letter_id=UUID(int=1), service="reporter", nonce=UUID(int=2), by="kim")
+    ordered = [event("an order", redrive).to_record()]
+    labels = {"service": "reporter", "type": RedriveRequested.TYPE}
+
+    async with connect(migrated.url("nightshift_reporter"), schema="reporter", connections_max=1) as database:
+        before = REGISTRY.get_sample_value("nightshift_events_handled_total", labels) or 0
+        await Appender(PostgresStore(database), Projector({"support": POLICY})).take(ordered)
+        await own_dead_letters(database)(ordered)
+
+    assert REGISTRY.get_sample_value("nightshift_events_handled_total", labels) == before + 1
 
 
 async def test_those_whose_urls_lie_in_a_file_are_told_of_a_dead_letter(

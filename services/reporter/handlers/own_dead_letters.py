@@ -19,8 +19,11 @@ _OWE_AGAIN = "UPDATE control.outbox SET refused = NULL WHERE event_id = $1 AND r
 
 
 def own_dead_letters(database: Database) -> Callable[[Sequence[Record]], Awaitable[None]]:
-    """What carries out the redrives and skips of these, each once; other records it passes over."""
-    inbox = Inbox(database, SERVICE, {}, again=dict.fromkeys(_ORDERS, _owe_again))
+    """What carries out the redrives and skips of these, each once; other records it passes over.
+
+    Counted they are as entries of the log.
+    """
+    inbox = Inbox(database, SERVICE, {}, again=dict.fromkeys(_ORDERS, _owe_again), counts=False)
 
     async def take(records: Sequence[Record]) -> None:
         await inbox.take([record for record in records if record.headers.get("ce_type") in _ENDING])

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from contracts.base import Fact
 from contracts.envelope import Event, Record, decode
-from contracts.events.control import ProcessPaused, RedriveRequested, SkipRequested
+from contracts.events.control import ProcessPaused, ProcessResumed, RedriveRequested, SkipRequested
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterSkipped
 from services.runtime import outbox
 from services.runtime.inbox import Inbox
@@ -64,6 +65,22 @@ async def test_a_poison_event_becomes_a_dead_letter_and_its_batch_flows_on(datab
     assert await rows(database, "SELECT work, code, message FROM dead_letters") == [
         ("process.paused.v1", "unforeseen", "ValueError")
     ]
+
+
+async def test_an_event_is_counted_once_though_its_batch_failed_and_was_tried_again(database: Database) -> None:
+    async def cannot(connection: Connection, events: Sequence[Event[Fact]]) -> None:
+        raise ValueError(connection, events)
+
+    inbox = Inbox(database, "counted once", {ProcessPaused: Handling(), ProcessResumed: cannot})
+    resumed = event("resumed", ProcessResumed(generation=2, reason="r", by="ana"))
+
+    await inbox.take([event("one").to_record(), resumed.to_record()])
+
+    def counted(contract: type[Fact]) -> float | None:
+        labels = {"service": "counted once", "type": contract.TYPE}
+        return REGISTRY.get_sample_value("nightshift_events_handled_total", labels)
+
+    assert (counted(ProcessPaused), counted(ProcessResumed)) == (1, None)
 
 
 async def test_a_record_that_is_no_event_becomes_a_dead_letter(database: Database) -> None:
