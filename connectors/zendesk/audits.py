@@ -1,12 +1,13 @@
 """A ticket's audits as changes: the source's own identity and order, where webhooks leave a doubt. Pure."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from connectors import cards
 from connectors.protocol import PlainChange, Written
 from connectors.zendesk.wire import DESCRIPTION, Audit, AuditEvent, Ticket, User, author_of, clean, moment, readable
 from contracts.basis import version_of
+from contracts.envelope import EPOCH
 from contracts.events.cases import FieldValue
 
 EFFECT_KEY = "nightshift_effect"
@@ -14,6 +15,8 @@ EFFECT_KEY = "nightshift_effect"
 STATE_POSITION = 1_000_000
 _FIRST_POSITION = 1000
 """Audits are complete, so their changes come after those of webhooks of the same second."""
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""From then on nothing can be added to a time."""
 DELETED = "deleted"
 """The status of a ticket that is gone; one that had it is back."""
 KINDS = {
@@ -33,14 +36,15 @@ def changes_of(
 ) -> tuple[PlainChange, ...]:
     """The history, oldest first, and last the ticket's state as it was when it was read.
 
-    `ticket` was read before `audits`: what an audit changed since counts over it. Raises ValueError for a bad time.
+    `ticket` was read before `audits`: what an audit changed since counts over it. Raises ValueError for a time that is
+    malformed, or that no ticket can have.
     """
     staff = {user.id: user.role != "end-user" for user in users}
     changes: list[PlainChange] = []
     positions: dict[str, int] = {}
     state = ticket.fields()
     for audit in audits:
-        at = moment(audit.created_at)
+        at = _moment(audit.created_at)
         version = version_of(at)
         for name, kind, fields, texts, author_id in _parts(audit, ticket, staff, opens=audit is audits[0]):
             position = positions[version] = positions.get(version, _FIRST_POSITION - 1) + 1
@@ -64,11 +68,18 @@ def changes_of(
                 )
             )
     newest = max(
-        (moment(stamp) for stamp in (ticket.updated_at, *(a.created_at for a in audits)) if stamp), default=None
+        (_moment(stamp) for stamp in (ticket.updated_at, *(a.created_at for a in audits)) if stamp), default=None
     )
     if newest is not None:
         changes.append(_state(ticket, state, newest, audits[-1].id if audits else "none"))
     return tuple(changes)
+
+
+def _moment(stamp: str) -> datetime:
+    at = moment(stamp)
+    if not EPOCH <= at < _NEVER:
+        raise ValueError("a time that no ticket can have")
+    return at
 
 
 def _state(ticket: Ticket, state: dict[str, FieldValue], at: datetime, last_audit: str) -> PlainChange:

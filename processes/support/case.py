@@ -4,7 +4,7 @@
 by whom, whether it still waits, and whether what is known of it is enough to answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
@@ -206,10 +206,15 @@ def stamp(case: Case) -> str | None:
     now = basis(case)
     if not said or now is None:
         return case.text("updated_at")
-    at, heard_at = said[-1].version, max(saying.received for saying in said)
-    over_at = version_of(datetime.fromisoformat(at) + timedelta(seconds=1))  # until then more is written under it
-    heard_whole = at <= now.split("|")[0] or max(heard_at, over_at) <= (case.read_at or "")
+    at = said[-1].version
+    heard_whole = at <= now.split("|")[0] or (case.read_at is not None and _tells(case.read_at, said))
     return case.text("updated_at") if heard_whole else None
+
+
+def _tells(read_at: str, said: Sequence[Saying]) -> bool:
+    """Whether a read tells all of a stamp: until a second is over, more is written under it."""
+    told_until = version_of(datetime.fromisoformat(read_at) - timedelta(seconds=1))
+    return said[-1].version <= told_until and all(saying.received <= read_at for saying in said)
 
 
 def needs_reading(case: Case) -> bool:
@@ -301,12 +306,12 @@ def _comment_of(change: CaseChanged, received: str) -> Comment | None:
 
 
 def _moment(told: FieldValue) -> str | None:
-    """A time as a version; none where it is no time. Without a zone it is UTC."""
+    """A time as a version; none where it is no time, or none of the calendar in UTC. Without a zone it is UTC."""
     try:
         moment = datetime.fromisoformat(str(told))
-    except ValueError:
+        return version_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
         return None
-    return version_of(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 def _plain(name: str, value: FieldValue) -> FieldValue:

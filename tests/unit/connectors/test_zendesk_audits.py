@@ -1,3 +1,5 @@
+import pytest
+
 from connectors.zendesk.audits import changes_of, written_by
 from connectors.zendesk.wire import Audit, Ticket, User
 
@@ -107,3 +109,14 @@ def test_only_our_users_audits_are_what_we_wrote() -> None:
         ("audit:3", True, "k1"),
         ("audit:4", True, None),
     ]
+
+
+@pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00", "1969-12-31T23:59:59Z"])
+def test_a_history_with_a_time_that_no_ticket_can_have_is_refused(stamp: str) -> None:
+    for ticket, audits in ((TICKET, [FIRST, audit(2, stamp, turned("open"))]), (dated(TICKET, stamp), [FIRST])):
+        with pytest.raises(ValueError, match="time"):
+            changes_of(ticket, audits, [], our_user_id=OURS)
+
+
+def dated(ticket: Ticket, stamp: str) -> Ticket:
+    return ticket.model_copy(update={"updated_at": stamp})

@@ -1,6 +1,7 @@
 """What was asked, whether it waits, and whether enough is known to answer."""
 
 import itertools
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -49,6 +50,13 @@ def test_a_read_between_two_updates_of_one_second_tells_the_stamp_of_neither() -
     for order in itertools.permutations((created(), first, read, second)):
         assert cases.stamp(fold_all(order)) is None
     assert cases.stamp(folded(created(), first, read, second, read_again)) == "2026-11-25T09:01:00Z"
+
+
+def test_no_read_tells_a_stamp_of_the_last_second_of_the_calendar() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    read = _audit("status_changed", 60, 7, 90, version=version_of(last), fields={"updated_at": last.isoformat()})
+
+    assert cases.stamp(folded(created(), read)) is None
 
 
 @pytest.mark.parametrize(("read_at", "stamp"), [(60.9, None), (61, "2026-11-25T09:01:00Z")])
@@ -330,7 +338,9 @@ def test_a_comment_that_may_be_internal_needs_a_read() -> None:
     assert cases.awaits_answer(folded(created(), staff))
 
 
-@pytest.mark.parametrize("stamp", ["yesterday", "", "2026-13-40"])
+@pytest.mark.parametrize(
+    "stamp", ["yesterday", "", "2026-13-40", "9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"]
+)
 def test_a_malformed_time_never_stops_a_case(stamp: str) -> None:
     case = folded(created(fields={"created_at": stamp, "comment_created_at": stamp}))
 
