@@ -60,8 +60,11 @@ class Archive(Protocol):
     async def open(self, connection: Connection, row_id: int) -> Delivery | None:
         """With its body as it was signed and without changes. Raises UnsealableError when a key was erased."""
 
-    async def say_again(self, connection: Connection, delivery: Delivery) -> None:
-        """Owe its events to the world; those that were said before stay said once."""
+    async def say_again(self, connection: Connection, row_id: int, delivery: Delivery) -> None:
+        """Owe its events to the world; those that were said before stay said once.
+
+        From now on it is stored as one of its cases: erasing any of them erases it.
+        """
 
 
 class Outside(Lists, Reads, Protocol):

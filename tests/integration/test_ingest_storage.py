@@ -222,6 +222,29 @@ async def test_a_redriven_delivery_of_which_nobody_knew_the_case_is_the_news_of_
     assert ("dead_letter.redriven.v1", row["case_id"]) in told
 
 
+async def test_erasing_a_case_erases_what_a_redrive_told_was_about_it(migrated: MigratedDatabase) -> None:
+    before = door("zendesk", "zendesk", _Unmended("999"), SECRET)
+    body = comment("e1")
+    async with intake(migrated.url(ROLE), [before]) as running:
+        await running.zendesk(body, "i1")
+        (row,) = await running.rows("SELECT dead_letter_id FROM dead_letters")
+        (stored,) = await running.rows("SELECT id FROM deliveries")
+        inbox = Inbox(running.database, "ingest", {}, {WORK: read_again(usual_doors(), running.store)})
+
+        async with running.database.connection() as reader:
+            unread = await running.store.open(reader, stored["id"])
+            await inbox.take([redrive(row["dead_letter_id"], 1).to_record()])
+            read = await running.store.open(reader, stored["id"])
+            async with asyncpg.create_pool(migrated.admin_url, min_size=1) as pool:
+                await pool.execute("SELECT vault.erase('support:zendesk:42')")
+            with pytest.raises(UnsealableError):
+                await running.store.open(reader, stored["id"])
+
+    assert unread is not None
+    assert unread.body == body
+    assert read == unread._replace(case_ids=["support:zendesk:42"])
+
+
 async def test_a_redrive_that_fails_again_leaves_the_dead_letter_open(migrated: MigratedDatabase) -> None:
     async with intake(migrated.url(ROLE)) as running:
         await running.zendesk(UNREADABLE, "i1")

@@ -81,7 +81,7 @@ def read_delivery(
         process=door.process,
         source=door.name,
         sender_id=short(sender_id),
-        case_ids=_case_ids(changes) or (no_case_id(door.process, door.name, now),),
+        case_ids=case_ids_of(changes) or (no_case_id(door.process, door.name, now),),
         signed=proof_in(settings.scheme, headers),
         body=body,
         traceparent=traceparent,
@@ -127,7 +127,8 @@ def _dates(change: PlainChange) -> Iterator[datetime]:
             yield dated if dated.tzinfo is not None else dated.replace(tzinfo=UTC)
 
 
-def _case_ids(changes: Sequence[Change]) -> Sequence[str]:
+def case_ids_of(changes: Sequence[Change]) -> Sequence[str]:
+    """The cases that a delivery concerns, sorted."""
     return [changes[0].case_id] if len(changes) == 1 else sorted({change.case_id for change in changes})
 
 

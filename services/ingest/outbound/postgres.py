@@ -79,6 +79,7 @@ tallied AS (
         no_case = t.no_case + excluded.no_case, unreadable = t.unreadable + excluded.unreadable)
 SELECT n, id FROM delivery LEFT JOIN kept_n USING (n) WHERE id IS NULL OR n = ANY ($18::int[])
 """
+_SEAL_ANEW = "UPDATE deliveries SET about = $2::text::json, body = $3 WHERE id = $1"
 _OPEN = "SELECT delivery, about, body FROM deliveries WHERE id = $1"
 _LAST = """
 SELECT concat(about ->> 'process', '/', about ->> 'source') AS source, stored_at FROM deliveries
@@ -189,10 +190,11 @@ class DeliveryStore:
         )
         return {deliveries[n - 1].delivery_id: row_id for n, row_id in rows}
 
-    async def say_again(self, connection: Connection, delivery: Delivery) -> None:
+    async def say_again(self, connection: Connection, row_id: int, delivery: Delivery) -> None:
         """Owe the events of a redriven delivery to the world; those that were said before stay said once.
 
-        Of which cases they are is known only now, where nobody could read it when it came.
+        Of which cases they are is known only now, where nobody could read it when it came: its body lay under the key
+        of a day, or of one case alone.
         """
         fresh = {change.case_id: secrets.token_bytes(KEY_BYTES) for change in delivery.changes}
         keys = await vault.make(connection, fresh)
@@ -201,6 +203,7 @@ class DeliveryStore:
             for change in delivery.changes
         ]
         await outbox.append_records(connection, records)
+        await connection.execute(_SEAL_ANEW, row_id, _about(delivery).decode(), _sealed_body(delivery, keys))
 
     async def open(self, connection: Connection, row_id: int) -> Delivery | None:
         """A stored delivery with its body as it was signed, byte for byte, and no changes yet; none if there is none.
