@@ -83,5 +83,8 @@ class IntakeReconciled(Fact):
     code: str | None = None
     """Why the list could not be had, where it is unknown."""
     settled: bool
-    """The list did not change any more: nothing further will be said of this hour."""
+    """Nothing further will be said of this hour: the list did not change any more.
+
+    Where the state is `unknown` or `missing`: it is not asked for again, since it cannot be mended any more.
+    """
     compared_at: AwareDatetime

@@ -18,7 +18,7 @@ from connectors.none import NoOutside
 from connectors.protocol import Page, PlainChange, Receives
 from connectors.zendesk import webhooks as zendesk
 from contracts import topics
-from contracts.failures import PermanentError
+from contracts.failures import LaterError, PermanentError
 from services.ingest.config import Settings, secrets_of
 from services.ingest.handlers.reconcile import Reconciling
 from services.ingest.handlers.redrive_requested import read_again
@@ -75,7 +75,7 @@ class NotConnected:
         self._missing = missing
 
     async def list_updates(self, since: datetime, cursor: str | None) -> Page:  # noqa: ARG002  # Lists
-        raise PermanentError("not_connected", str(self._missing))
+        raise LaterError("not_connected", str(self._missing), seconds=0.0)
 
     async def read(self, object_id: str) -> Sequence[PlainChange]:  # noqa: ARG002  # Reads
         raise PermanentError("not_connected", str(self._missing))

@@ -99,7 +99,7 @@ class Hours(Protocol):
         """Give the lease back; it is due again after `seconds`."""
 
     async def unsettled(self, claim: Claim, now: datetime) -> Sequence[Hour]:
-        """Hours that may still change, the running one too, the newest first."""
+        """Hours that may still change and are due, the running one too: the newest first, then what was put off."""
 
     async def heard(self, claim: Claim, since: datetime, until: datetime, object_ids: Collection[str]) -> list[Heard]:
         """What webhooks told about these objects within that time, and up to some hours later."""

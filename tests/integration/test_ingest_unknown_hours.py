@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from random import Random
@@ -291,6 +291,74 @@ def test_a_ticket_that_cannot_be_read_yet_holds_up_no_other_and_leaves_its_hour_
 
         assert meanwhile == ({str(other.id)}, {"06": ["missing"]})
         assert (await intake.words())["06"] == ["missing", "backfilled!"]
+
+    play(migrated, scenario)
+
+
+@dataclass
+class ButSomeHours:
+    """The help desk, whose list of some hours is refused for good."""
+
+    outside: Outside
+    refused: range
+    """How many hours ago they began."""
+    asked: list[int] = field(default_factory=list)
+
+    async def list_updates(self, since: datetime, cursor: str | None) -> Page:
+        ago = (BEGINS_AT - since) // HOUR
+        self.asked.append(ago)
+        if ago in self.refused:
+            raise PermanentError("rejected", "Zendesk answered 400")
+        return await self.outside.list_updates(since, cursor)
+
+    async def read(self, object_id: str) -> Sequence[PlainChange]:
+        return await self.outside.read(object_id)
+
+
+async def opened_before(intake: Compared, hours: range) -> None:
+    """The door is older: these hours, so many ago, are not settled yet."""
+    await intake.operator.execute(
+        "UPDATE ingest.reconciled_doors SET since = $1::timestamptz - interval '1 year'", BEGINS_AT
+    )
+    await intake.operator.execute(
+        "INSERT INTO ingest.reconciled_hours (process, source, hour) "
+        "SELECT 'support', 'zendesk', $1::timestamptz - n * interval '1 hour' FROM unnest($2::integer[]) n",
+        BEGINS_AT,
+        list(hours),
+    )
+
+
+def test_hours_that_cannot_be_mended_keep_no_older_one_waiting(migrated: MigratedDatabase) -> None:
+    refused, older = range(1, 31), range(31, 41)
+
+    async def scenario(intake: Compared) -> None:
+        await begun(intake)
+        intake.outside.outside = ButSomeHours(intake.outside.outside, refused)
+        await opened_before(intake, range(1, 41))
+        await intake.until(at(90))
+
+        rows = await intake.operator.fetch("SELECT hour, state, settled FROM ingest.reconciled_hours")
+        found = {(BEGINS_AT - row["hour"]) // HOUR: (row["state"], row["settled"]) for row in rows}
+        assert {found[ago] for ago in older} == {("complete", True)}
+        assert {found[ago] for ago in refused} == {("unknown", False)}
+
+    play(migrated, scenario)
+
+
+def test_an_hour_that_cannot_be_mended_any_more_is_unknown_for_good_and_not_asked_for_again(
+    migrated: MigratedDatabase,
+) -> None:
+    of_old = range(31 * 24 - 1, 31 * 24)
+
+    async def scenario(intake: Compared) -> None:
+        await begun(intake)
+        desk = intake.outside.outside = ButSomeHours(intake.outside.outside, of_old)
+        await opened_before(intake, of_old)
+        await intake.until(at(50))
+
+        assert [desk.asked.count(ago) for ago in of_old] == [1]
+        assert (await intake.words())["07"] == ["unknown!"]
+        assert (await intake.last_word("07")).code == "rejected"
 
     play(migrated, scenario)
 

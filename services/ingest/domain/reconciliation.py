@@ -16,6 +16,10 @@ SETTLED_LOOKS = 3
 """The list is settled once so many looks in a row, after the first, saw what the first one saw."""
 UNKNOWN_LOOKS = 6
 """So many looks after its end an hour whose list cannot be had is unknown."""
+WAIT_SHARE = 8
+"""An hour whose own list is refused is asked for again once it is older by an eighth."""
+REACH = timedelta(days=30)
+"""An hour older than that whose own list is refused cannot be mended any more."""
 
 ERASED = "permanently_deleted"
 
@@ -159,6 +163,8 @@ class Hour:
     """When that was seen first."""
     code: str | None = None
     settled: bool = False
+    due_at: datetime | None = None
+    """It is not asked for before that, and those that were put off first come first. None: before all of them."""
 
     @property
     def end(self) -> datetime:
@@ -191,6 +197,7 @@ def seen(hour: Hour, compared: Compared, *, outstanding: int, whole: bool, now: 
         same_since=same_since,
         code=hour.code if state == "unknown" else None,
         settled=settled,
+        due_at=now if outstanding and whole else None,
     )
 
 
@@ -199,3 +206,12 @@ def not_had(hour: Hour, code: str, *, now: datetime, every: timedelta) -> Hour:
     if hour.settled or hour.state == "missing" or now - hour.end < UNKNOWN_LOOKS * every:
         return hour
     return replace(hour, state="unknown", code=code, digest=None, same_since=None)
+
+
+def refused(hour: Hour, code: str, *, now: datetime, every: timedelta) -> Hour:
+    """After a look at which this hour's own list could not be had, while others could."""
+    after, age = not_had(hour, code, now=now, every=every), now - hour.end
+    if age >= REACH:
+        return replace(after, settled=True, due_at=None)
+    wait = age / WAIT_SHARE
+    return replace(after, due_at=now + wait if wait > every else None)

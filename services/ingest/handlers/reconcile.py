@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from connectors.protocol import PlainChange, Update
 from contracts.failures import LaterError, PermanentError
 from services.ingest.domain.delivery import Change, Delivery, Unreadable, delivery_id_of, event_id_of
-from services.ingest.domain.reconciliation import Hour, compare, is_short, not_had, seen
+from services.ingest.domain.reconciliation import Hour, compare, is_short, not_had, refused, seen
 from services.ingest.handlers.webhook import OpenDoor
 from services.ingest.ports import (
     Claim,
@@ -96,13 +96,14 @@ class Reconciling:
     async def _look(self, claim: Claim, stop: Stop) -> float:
         """Returns after how many seconds the next look is due."""
         patience = self.every.total_seconds()
-        hours = await self.hours.unsettled(claim, self.clock())
+        hours, others_had = await self.hours.unsettled(claim, self.clock()), False
         for hour in hours[:HOURS_PER_LOOK_MAX]:
             until = min(hour.end, self.clock() - self.grace)
             if until <= hour.since:
                 continue
             try:
                 patience = max(patience, await self._compare(claim, hour, until, stop))
+                others_had = True
             except (LeaseLostError, _StoppedError, *UNAVAILABLE, *CONTENDED):
                 raise
             except Exception as error:  # noqa: BLE001  # whatever it is, intake goes on, and the hour is not complete
@@ -111,7 +112,11 @@ class Reconciling:
                 if isinstance(failure, Later):  # it is not about this hour
                     await self._not_had(claim, hours, failure.code)
                     return max(patience, failure.seconds)
-                await self._not_had(claim, [hour], failure.code)
+                if others_had:
+                    now = self.clock()
+                    await self.hours.keep(claim, hour, refused(hour, failure.code, now=now, every=self.every), now)
+                else:
+                    await self._not_had(claim, [hour], failure.code)
             await _wait(stop, self.list_pause_seconds)
         return patience
 
@@ -145,7 +150,7 @@ class Reconciling:
         if short:
             code = "list_short" if updates else "list_empty"
             self._count_failure(code)
-            after = not_had(after, code, now=now, every=self.every)
+            after = (not_had if left else refused)(after, code, now=now, every=self.every)
         await self.hours.keep(claim, hour, after, now)
         return patience
 

@@ -50,8 +50,11 @@ SELECT $1, $2, h FROM generate_series(
 ON CONFLICT DO NOTHING
 """
 _UNSETTLED = """
-SELECT hour, greatest(hour, $3::timestamptz) AS since, state, listed, missing, digest, same_since, code, settled
-FROM reconciled_hours WHERE process = $1 AND source = $2 AND NOT settled AND hour <= $4 ORDER BY hour DESC
+SELECT hour, greatest(hour, $3::timestamptz) AS since, state, listed, missing, digest, same_since, code, settled,
+       due_at
+FROM reconciled_hours
+WHERE process = $1 AND source = $2 AND NOT settled AND hour <= $4 AND (due_at IS NULL OR due_at <= $4)
+ORDER BY due_at NULLS FIRST, hour DESC
 """
 """An hour that has not begun was opened by a clock that ran ahead; it would take the place of one that has."""
 # Ids are given in the order of time, as far as that matters here; the time itself has no index.
@@ -73,7 +76,7 @@ WHERE id >= $1 AND id < $2 AND topic = $3 AND starts_with(key, $4) AND headers -
 _STORED = "SELECT delivery FROM seen WHERE delivery = ANY ($1::uuid[])"
 _KEEP = """
 UPDATE reconciled_hours h SET state = $5, listed = $6, missing = $7, digest = $8, same_since = $9, code = $10,
-       settled = $11, revision = revision + $12::boolean::integer
+       settled = $11, due_at = $12, revision = revision + $13::boolean::integer
 FROM reconciled_doors d
 WHERE d.process = $1 AND d.source = $2 AND d.token = $3 AND h.process = $1 AND h.source = $2 AND h.hour = $4
 RETURNING h.revision
@@ -142,6 +145,7 @@ class ReconciledHours:
                 _KEEP,
                 *(claim.process, claim.source, claim.token, after.hour),
                 *(after.state, after.listed, after.missing, after.digest, after.same_since, after.code, after.settled),
+                after.due_at,
                 is_news := after.word() != before.word(),
             )
             if revision is None:

@@ -113,12 +113,14 @@ def _changed(data: cases.CaseChanged) -> Told:
 
 
 def _reconciled(data: cases.IntakeReconciled) -> Told:
+    over = "; it is old, and not asked for again" if data.settled else ""
     listed = f"{data.listed} update{'' if data.listed == 1 else 's'} on the provider's own list"
     words = {
         "complete": f"Everything came in: webhooks had told all {listed}",
-        "missing": f"Not everything came in: no webhook had told {data.missing} of {listed}; they are read",
+        "missing": f"Not everything came in: no webhook had told {data.missing} of {listed}{over or '; they are read'}",
         "backfilled": f"{data.missing} of {listed} came in late, for no webhook had told them",
-        "unknown": f"Nobody can tell whether everything came in: the provider's own list cannot be had ({data.code})",
+        "unknown": "Nobody can tell whether everything came in: "
+        f"the provider's own list cannot be had ({data.code}){over}",
     }
     return Told("ingest", f"{words[data.state]}.")
 

@@ -7,7 +7,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from connectors.protocol import Part, Update
-from services.ingest.domain.reconciliation import NEAR, Compared, Heard, Hour, compare, is_short, not_had, seen
+from services.ingest.domain.reconciliation import (
+    NEAR,
+    REACH,
+    Compared,
+    Heard,
+    Hour,
+    compare,
+    is_short,
+    not_had,
+    refused,
+    seen,
+)
 
 T = datetime(2026, 11, 25, 6, 0, 0, tzinfo=UTC)
 EVERY = timedelta(minutes=5)
@@ -206,6 +217,39 @@ def test_what_is_known_to_be_missing_is_not_hidden_behind_unknown() -> None:
     hour = looked(HOUR, ONE_MISSING, 2, outstanding=1)
 
     assert not_had(hour, "unavailable", now=T + timedelta(hours=9), every=EVERY) == hour
+
+
+def vain(hour: Hour, age: timedelta) -> Hour:
+    """A look at that age at which its own list is refused."""
+    return refused(hour, "rejected", now=hour.end + age, every=EVERY)
+
+
+def test_an_hour_whose_own_list_is_refused_is_asked_for_more_and_more_rarely() -> None:
+    ages = [timedelta(minutes=40), timedelta(minutes=48), timedelta(hours=8)]
+    due = [vain(HOUR, age).due_at for age in ages]
+
+    assert due == [None, HOUR.end + timedelta(minutes=54), HOUR.end + timedelta(hours=9)]
+    assert looked(vain(HOUR, timedelta(hours=8)), ALL_HEARD, 540).due_at is None
+
+
+def test_an_hour_whose_own_list_is_refused_stays_unknown_or_missing_for_good_once_it_is_old() -> None:
+    lacking = looked(HOUR, ONE_MISSING, 2, outstanding=1)
+    before, old = REACH - timedelta(seconds=1), REACH
+
+    assert [vain(HOUR, age).settled for age in (before, old)] == [False, True]
+    assert (vain(HOUR, old).state, vain(HOUR, old).code) == ("unknown", "rejected")
+    assert (vain(lacking, old).state, vain(lacking, old).settled) == ("missing", True)
+
+
+def test_an_old_hour_whose_list_cannot_be_had_in_an_outage_is_asked_for_again() -> None:
+    hour = not_had(HOUR, "server_error", now=HOUR.end + 2 * REACH, every=EVERY)
+
+    assert (hour.state, hour.settled, hour.due_at) == ("unknown", False, None)
+
+
+def test_an_hour_with_something_missing_comes_after_those_that_were_not_asked_for() -> None:
+    assert looked(HOUR, ONE_MISSING, 2, outstanding=1).due_at == HOUR.end + timedelta(minutes=2)
+    assert looked(HOUR, ONE_MISSING, -30, outstanding=1, whole=False).due_at is None
 
 
 def test_only_news_is_said() -> None:

@@ -1,14 +1,16 @@
 """Every event is told to a person."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
 from contracts.events import REGISTRY
+from contracts.events.cases import IntakeReconciled
 from contracts.events.decisions import DecisionMade, DecisionShadowed
 from contracts.events.proposals import ModelFailed, ProposalFailed, ProposalMade, ProposalShadowed
 from services.reporter.domain.sentences import SENTENCES, sealed_of, tell
-from tests.unit.reporter.night import night, shadowed
+from tests.unit.reporter.night import START, hour_events, night, shadowed
 
 TOLD = {event.type: event for event in night(40)}
 
@@ -61,6 +63,17 @@ def test_a_proposal_that_failed_names_the_models_where_there_were_several() -> N
 
     assert told(failed[:1]) == told(()) == tell(lost).sentence
     assert told(failed).startswith("a came to nothing (model_overloaded). b came to nothing (model_overloaded). No ")
+
+
+@pytest.mark.parametrize("state", ["missing", "unknown"])
+def test_an_hour_of_intake_that_cannot_be_mended_any_more_says_so(state: Literal["missing", "unknown"]) -> None:
+    (event,) = hour_events(START, state)
+    assert isinstance(event.data, IntakeReconciled)
+    final = event.data.model_copy(update={"settled": True})
+
+    said = [tell(replace(event, data=data)).sentence for data in (event.data, final)]
+
+    assert ["not asked for again" in one for one in said] == [False, True]
 
 
 def test_what_a_candidate_would_have_come_to_is_told_with_its_reasons() -> None:
