@@ -13,7 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import asyncpg
 import httpx
@@ -59,6 +61,10 @@ _LOOKING_SHARE = 4
 """To ask what waits is never more than a fourth of the time."""
 
 
+async def _prepared(admin_url: str) -> None:
+    await prepare_database(admin_url, (PROCESS,))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How the system of a scenario is made."""
@@ -77,6 +83,10 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of every service, beside those that it needs."""
     settle_seconds_max: float = 120.0
+    folder: Path = PROJECT
+    """Where the code of the services lies."""
+    migrate: Callable[[str], Awaitable[None]] = _prepared
+    """Makes the tables of that code in a database, and turns the process on."""
 
 
 class Clock:
@@ -155,6 +165,7 @@ class System:
     """Between the services and the broker, where the plan says so."""
     postgres_proxy: Proxy
     world: World
+    world_url: str
     clock: Clock
     door: Door
     gate: Gate
@@ -162,6 +173,8 @@ class System:
     client: httpx.AsyncClient
     figures: Figures
     group: asyncio.TaskGroup
+    services: Callable[..., list[Service]]
+    """More of them on ports of their own: of the code in another `folder`, with further `settings`."""
     older: frozenset[int] = frozenset()
     """Tickets from before the door's start."""
     _recovering: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -360,11 +373,9 @@ async def run(
         if doors:
             await exits.enter_async_context(listening(broker_proxy, doors["broker"]))
             await exits.enter_async_context(listening(postgres_proxy, doors["postgres"]))
-        await prepare_database(postgres.url(postgres.admin, DATABASE), (PROCESS,))
+        await plan.migrate(postgres.url(postgres.admin, DATABASE))
         await prepare(postgres.url(postgres.admin, DATABASE), plan.seed)
-        ports = {f"{service}-{n}": free_port() for service in SERVICES for n in range(1, plan.replicas + 1)}
         door, clock = Door(), Clock()
-        door.in_service = [f"http://127.0.0.1:{ports[name]}" for name in ports if name.startswith("ingest-")]
         world = World(
             clock=clock,
             token=TOKEN,
@@ -381,24 +392,10 @@ async def run(
         playing = group.create_task(world.run())
         exits.callback(playing.cancel)
         client = await exits.enter_async_context(httpx.AsyncClient(timeout=5, trust_env=False))
-        known = _settings(plan, postgres, broker, url)
-        services = [
-            Service(
-                name=name,
-                module=f"services.{_service_of(name)}",
-                environment=known
-                | {
-                    "NIGHTSHIFT_DATABASE_URL": through(
-                        postgres.url(f"nightshift_{_service_of(name)}", DATABASE), doors.get("postgres")
-                    ),
-                    "NIGHTSHIFT_HTTP_PORT": str(port),
-                },
-                ready_url=f"http://127.0.0.1:{port}/readyz",
-            )
-            for name, port in ports.items()
-        ]
-        supervisor = await exits.enter_async_context(supervise(services, logs=logs))
+        make = partial(_services, plan, postgres, doors.get("postgres"), _settings(plan, postgres, broker, url))
+        supervisor = await exits.enter_async_context(supervise(make(folder=plan.folder), logs=logs))
         await supervisor.ready()
+        door.in_service = intakes(supervisor)
         yield System(
             plan=plan,
             stack=stack,
@@ -407,6 +404,7 @@ async def run(
             broker_proxy=broker_proxy,
             postgres_proxy=postgres_proxy,
             world=world,
+            world_url=url,
             clock=clock,
             door=door,
             gate=gate,
@@ -414,17 +412,55 @@ async def run(
             client=client,
             figures=figures,
             group=group,
+            services=make,
         )
 
 
+def url_of(service: Service) -> str:
+    """Where it listens."""
+    return service.ready_url.removesuffix("/readyz")
+
+
+def intakes(supervisor: Supervisor) -> list[str]:
+    """Where webhooks may go."""
+    return [url_of(service) for name, service in supervisor.services.items() if name.startswith("ingest-")]
+
+
+def _services(
+    plan: Plan,
+    postgres: Postgres,
+    through_port: int | None,
+    known: Mapping[str, str],
+    *,
+    folder: Path = PROJECT,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> list[Service]:
+    return [
+        Service(
+            name=f"{service}-{number}",
+            module=f"services.{service}",
+            environment={
+                **known,
+                "PYTHONPATH": os.pathsep.join(filter(None, (str(folder), known.get("PYTHONPATH")))),
+                "NIGHTSHIFT_DATABASE_URL": through(postgres.url(f"nightshift_{service}", DATABASE), through_port),
+                "NIGHTSHIFT_HTTP_PORT": str(port),
+                **settings,
+            },
+            ready_url=f"http://127.0.0.1:{port}/readyz",
+            folder=folder,
+        )
+        for service in SERVICES
+        for number in range(1, plan.replicas + 1)
+        for port in [free_port()]
+    ]
+
+
 def _settings(plan: Plan, postgres: Postgres, broker: Broker, url: str) -> dict[str, str]:
-    """What every service is told, beside its own database and port."""
+    """What every service is told, beside its own code, database and port."""
     shell = {name: value for name, value in os.environ.items() if not name.startswith("NIGHTSHIFT_")}
-    python_path = os.pathsep.join(filter(None, (str(PROJECT), shell.get("PYTHONPATH"))))
     return {
         **shell,
         **broker.settings,
-        "PYTHONPATH": python_path,
         "PYTHONUNBUFFERED": "1",
         "NIGHTSHIFT_KAFKA_PARTITIONS": "1" if plan.replicas == 1 else "4",
         "NIGHTSHIFT_HTTP_HOST": "127.0.0.1",
@@ -440,10 +476,6 @@ def _settings(plan: Plan, postgres: Postgres, broker: Broker, url: str) -> dict[
         "NIGHTSHIFT_CONSOLE_TOKEN": CONSOLE_TOKEN,
         **plan.settings,
     }
-
-
-def _service_of(name: str) -> str:
-    return name.rpartition("-")[0]
 
 
 def _writes(world: World) -> list[Write]:

@@ -4,7 +4,7 @@ import asyncio
 
 from services.runtime.migrate import SERVICES
 from tests.chaos.conftest import Chaos
-from tests.chaos.system import Plan, System
+from tests.chaos.system import Plan, System, url_of
 from tests.waiting import until
 
 TAKEN_OR_REFUSED = {202, 401}
@@ -32,7 +32,7 @@ async def test_two_of_each_restarted_one_by_one_lose_nothing_and_fail_no_webhook
 async def restart(system: System, name: str) -> None:
     """As a rollout does it: out of service, SIGTERM, and in service again once it is ready."""
     pid, in_service = system.supervisor.pid(name), system.door.in_service
-    system.door.in_service = [url for url in in_service if url not in system.supervisor.services[name].ready_url]
+    system.door.in_service = [url for url in in_service if url != url_of(system.supervisor.services[name])]
     system.stop(name)
     await until(lambda: system.supervisor.pid(name) not in {pid, None})
 

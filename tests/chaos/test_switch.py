@@ -15,7 +15,7 @@ from nightshift.demo.play import PROCESS
 from nightshift.supervisor import PROJECT
 from tests.chaos.conftest import Chaos
 from tests.chaos.figures import rank
-from tests.chaos.system import CONSOLE_TOKEN, Plan, System
+from tests.chaos.system import CONSOLE_TOKEN, Plan, System, url_of
 from tests.waiting import until
 
 LOAD_SECONDS = 3.0
@@ -44,7 +44,7 @@ async def by_command_line(system: System) -> None:
 
 
 async def in_the_console(system: System) -> None:
-    url = system.supervisor.services["reporter-1"].ready_url.removesuffix("/readyz")
+    url = url_of(system.supervisor.services["reporter-1"])
     async with httpx.AsyncClient(base_url=url, trust_env=False, follow_redirects=True) as browser:
         await browser.get("/", params={"token": CONSOLE_TOKEN})
         told = {"process": PROCESS, "reason": "in the console"}
@@ -92,7 +92,7 @@ async def test_after_a_pause_no_effect_is_claimed_and_none_goes_out_two_seconds_
 
 async def _has_measured(system: System, pauses: int) -> bool:
     """Whether the actor's own figure counts so many."""
-    url = system.supervisor.services["actor-1"].ready_url.replace("/readyz", "/metrics")
-    families = text_string_to_metric_families((await system.client.get(url)).text)
+    url = url_of(system.supervisor.services["actor-1"])
+    families = text_string_to_metric_families((await system.client.get(f"{url}/metrics")).text)
     samples = [sample for family in families for sample in family.samples]
     return any(one.name == "nightshift_pause_to_last_effect_seconds_count" and one.value == pauses for one in samples)
