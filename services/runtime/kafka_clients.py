@@ -50,15 +50,23 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # it has no types
 
     _closed: bool | None
 
+    async def start(self) -> None:
+        """See AIOKafkaConsumer."""
+        await super().start()
+        self._leave_formed_alone()  # aiokafka leaves also while it runs: where a batch takes minutes
+
     async def stop(self) -> None:
         """See AIOKafkaConsumer."""
         if self._closed is False:  # none before it was made whole
             self._closed = True
-            if isinstance(self._coordinator, GroupCoordinator):
-                self._coordinator._maybe_leave_group = partial(_leave, self._coordinator)  # noqa: SLF001  # no public way
+            self._leave_formed_alone()  # also after a start that failed halfway
             for part in (self._coordinator, self._fetcher, self._client):
                 if part is not None:
                     await _ended(part.close())
+
+    def _leave_formed_alone(self) -> None:
+        if isinstance(self._coordinator, GroupCoordinator):
+            self._coordinator._maybe_leave_group = partial(_leave, self._coordinator)  # noqa: SLF001  # no public way
 
 
 async def _leave(coordinator: GroupCoordinator) -> None:

@@ -146,6 +146,22 @@ async def test_a_group_can_be_joined_again_after_its_consumers_ended_one_after_t
     assert not is_waited_for, "it left a group that was formed"
 
 
+async def test_a_group_can_be_joined_again_after_its_consumers_left_over_slow_batches(kafka: Broker) -> None:
+    await make(kafka, NewTopic("slow", 1, 1))
+    async with AsyncExitStack() as stack:
+        first, second, third = (member(kafka, "slow", stack) for _ in range(3))
+        await first.start()
+        await second.start()
+        await until(lambda: are_joined(first, second))
+
+        for one in (second, first):  # as each does by itself after `max_poll_interval_ms`, here at the worst moment
+            await one._coordinator._maybe_leave_group()
+        for one in (second, first):
+            await one.stop()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await third.start()
+
+
 async def test_a_topic_that_was_made_in_passing_gets_unlimited_retention(stack: Stack, tmp_path: Path) -> None:
     with stack.broker(tmp_path) as broker:
         if not broker.is_kafka:
