@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from contracts.envelope import Record
 from services.runtime import dead_letters
-from services.runtime.postgres import UNAVAILABLE, Connection, Database
+from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
 from services.runtime.stop import Stop, Wake
 
 ROWS_MAX = 1000
@@ -72,7 +72,7 @@ class Relay:
             began = loop.time()
             try:
                 taken = await self.publish_once()
-            except (ConnectionError, *UNAVAILABLE) as error:
+            except (ConnectionError, *UNAVAILABLE, *CONTENDED) as error:  # two relays mark the same rows in any order
                 log.warning("relay waits", schema=self._schema, error=type(error).__name__)
                 await stop.wait(IDLE_SECONDS)
                 continue

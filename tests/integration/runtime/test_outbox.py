@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from uuid import UUID
@@ -9,8 +10,13 @@ from services.runtime.kafka import Link
 from services.runtime.kafka_clients import Producer
 from services.runtime.postgres import Database
 from services.runtime.relay import Relay
-from services.runtime.stop import Wake
+from services.runtime.stop import Stop, Wake
 from tests.fakes.events import event, named
+from tests.waiting import until
+
+WAITS_FOR_A_LOCK = """
+SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+"""
 
 
 class RememberingPublisher:
@@ -62,6 +68,24 @@ async def test_nothing_is_published_of_a_transaction_that_rolled_back(database: 
 
     assert await relay.publish_once() == 0
     assert publisher.published == []
+
+
+async def test_a_relay_that_meets_another_while_both_mark_the_same_rows_publishes_on(database: Database) -> None:
+    relay, publisher = relay_of(database)
+    async with database.transaction() as connection:
+        await connection.execute("INSERT INTO broker_epoch (epoch) VALUES (gen_random_uuid()) ON CONFLICT DO NOTHING")
+        await outbox.append(connection, [event("one")])
+    stop = Stop()
+    async with asyncio.TaskGroup() as group, database.pool.acquire() as look:
+        async with database.transaction() as other:
+            await other.execute("SELECT FROM outbox FOR UPDATE")
+            group.create_task(relay.run(stop))
+            await until(lambda: look.fetchval(WAITS_FOR_A_LOCK))
+            await other.execute("SELECT FROM broker_epoch FOR UPDATE")  # a deadlock: who waits longest is told so
+        await until(lambda: look.fetchval("SELECT bool_and(published_at IS NOT NULL) FROM outbox"))
+        stop.set()
+
+    assert publisher.published == [str(named("one"))] * 2, "what it could not mark it published again"
 
 
 async def test_a_broker_that_is_away_costs_no_event(database: Database) -> None:
