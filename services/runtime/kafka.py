@@ -28,7 +28,7 @@ from services.runtime.config import KafkaSettings, RuntimeSettings
 from services.runtime.failures import Later, tell
 from services.runtime.kafka_clients import RECORD_BYTES_MAX, Consumer, Producer, end
 from services.runtime.make_topics import make_topics
-from services.runtime.postgres import UNAVAILABLE, Database
+from services.runtime.postgres import CONTENDED, UNAVAILABLE, Database
 from services.runtime.relay import Relay
 from services.runtime.stop import Stop
 from services.runtime.together import Together
@@ -125,10 +125,8 @@ class Link:
         while not stop.is_set():
             try:
                 await self._one_life(stop)
-            except (KafkaError, BrokerForgotError, OSError, *UNAVAILABLE) as error:
+            except (KafkaError, BrokerForgotError, OSError, *UNAVAILABLE, *CONTENDED) as error:
                 log.warning("broker is away", error=type(error).__name__, reason=str(error)[:200])
-            finally:
-                self.connected = False
             await stop.wait(RECONNECT_SECONDS)
 
     async def check(self) -> str | None:
@@ -158,9 +156,12 @@ class Link:
                     await _start(broker, self._kafka)
             self.connected = True
             log.info("connected to the broker", epoch=str(epoch))
-            while not await stop.wait(EPOCH_LOOK_SECONDS):
-                if await read_epoch(watch) != epoch:
-                    raise BrokerForgotError("the broker began a new life")
+            try:
+                while not await stop.wait(EPOCH_LOOK_SECONDS):
+                    if await read_epoch(watch) != epoch:
+                        raise BrokerForgotError("the broker began a new life")
+            finally:
+                self.connected = False  # and what is closed now may take its time
 
     def _new_client(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(

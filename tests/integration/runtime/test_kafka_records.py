@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -13,11 +14,27 @@ from contracts.envelope import Record
 from nightshift.embedded.broker import EmbeddedBroker
 from services.runtime import kafka
 from services.runtime.config import RuntimeSettings
-from services.runtime.kafka import Link
+from services.runtime.kafka import Link, Take
 from services.runtime.kafka_clients import Consumer, Producer
 from services.runtime.postgres import Database
 from services.runtime.stop import Stop
 from tests.waiting import until
+
+
+def link_to(broker: EmbeddedBroker, database: Database, subscriptions: Sequence[str], take: Take) -> Link:
+    return Link(
+        settings=RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap, kafka_idempotence=False),
+        service="actor",
+        database=database,
+        subscriptions=subscriptions,
+        take=take,
+        producer=Producer(),
+        relays=[],
+    )
+
+
+async def pass_over(records: Sequence[Record]) -> None:
+    del records
 
 
 async def test_a_record_with_headers_that_nobody_can_read_takes_no_other_with_it(
@@ -30,15 +47,7 @@ async def test_a_record_with_headers_that_nobody_can_read_takes_no_other_with_it
 
     stop = Stop()
     with EmbeddedBroker(tmp_path) as broker:
-        link = Link(
-            settings=RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap, kafka_idempotence=False),
-            service="actor",
-            database=database,
-            subscriptions=[topics.CONTROL],
-            take=take,
-            producer=Producer(),
-            relays=[],
-        )
+        link = link_to(broker, database, [topics.CONTROL], take)
         async with asyncio.TaskGroup() as group:
             group.create_task(link.run(stop))
             await until(lambda: link.connected)
@@ -83,25 +92,44 @@ async def test_consumers_of_a_start_that_failed_halfway_are_stopped_and_the_next
         running.discard(consumer)
         await end(consumer)
 
-    async def take(records: Sequence[Record]) -> None:
-        del records
-
     monkeypatch.setattr(Consumer, "start", start_or_fail)
     monkeypatch.setattr(Consumer, "stop", stop_and_tell)
     stop = Stop()
     with EmbeddedBroker(tmp_path) as broker:
-        link = Link(
-            settings=RuntimeSettings(database_url="", kafka_bootstrap=broker.bootstrap, kafka_idempotence=False),
-            service="actor",
-            database=database,
-            subscriptions=[topics.CONTROL, topics.CASES],
-            take=take,
-            producer=Producer(),
-            relays=[],
-        )
+        link = link_to(broker, database, [topics.CONTROL, topics.CASES], pass_over)
         async with asyncio.TaskGroup() as group:
             group.create_task(link.run(stop))
             await until(lambda: link.connected)
             stop.set()
 
     assert running == set()
+
+
+async def test_a_link_that_closes_says_that_it_is_not_connected_however_long_that_takes(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, may_end, end = asyncio.Event(), asyncio.Event(), Consumer.stop
+
+    async def stop_slowly(consumer: Consumer) -> None:
+        closing.set()
+        await may_end.wait()
+        await end(consumer)
+
+    async def another_life(watch: Consumer) -> UUID:
+        del watch
+        return uuid4()
+
+    stop = Stop()
+    with EmbeddedBroker(tmp_path) as broker:
+        link = link_to(broker, database, [], pass_over)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(link.run(stop))
+            await until(lambda: link.connected)
+            monkeypatch.setattr(Consumer, "stop", stop_slowly)
+            monkeypatch.setattr(kafka, "read_epoch", another_life)
+            await closing.wait()
+            said = await link.check()
+            stop.set()
+            may_end.set()
+
+    assert said == "the broker is not connected"
