@@ -129,13 +129,7 @@ async def test_a_consumer_ends_alone_also_while_the_broker_is_away(stack: Stack,
 
 
 async def test_a_group_can_be_joined_again_after_its_consumers_ended_one_after_the_other(kafka: Broker) -> None:
-    await make(kafka, NewTopic("left", 1, 1))
-    async with AsyncExitStack() as stack:
-        first, second, third = (member(kafka, "left", stack) for _ in range(3))
-        await first.start()
-        await second.start()
-        await until(lambda: are_joined(first, second))
-
+    async with two_joined(kafka, "left") as (first, second, third):
         known = second._coordinator.member_id
         await second.stop()
         is_waited_for = await knows(first, known)
@@ -147,13 +141,7 @@ async def test_a_group_can_be_joined_again_after_its_consumers_ended_one_after_t
 
 
 async def test_a_group_can_be_joined_again_after_its_consumers_left_over_slow_batches(kafka: Broker) -> None:
-    await make(kafka, NewTopic("slow", 1, 1))
-    async with AsyncExitStack() as stack:
-        first, second, third = (member(kafka, "slow", stack) for _ in range(3))
-        await first.start()
-        await second.start()
-        await until(lambda: are_joined(first, second))
-
+    async with two_joined(kafka, "slow") as (first, second, third):
         for one in (second, first):  # as each does by itself after `max_poll_interval_ms`, here at the worst moment
             await one._coordinator._maybe_leave_group()
         for one in (second, first):
@@ -231,11 +219,21 @@ def waits_in(task: "asyncio.Task[object]") -> list[str]:
     return names
 
 
-def member(broker: Broker, topic: str, stack: AsyncExitStack) -> Consumer:
-    """A consumer of the topic in the group named as it is, not started."""
-    consumer = Consumer(topic, bootstrap_servers=broker.bootstrap, group_id=topic, session_timeout_ms=6000)
-    stack.push_async_callback(consumer.stop)
-    return consumer
+@asynccontextmanager
+async def two_joined(broker: Broker, topic: str) -> AsyncIterator[tuple[Consumer, Consumer, Consumer]]:
+    """Three consumers of a topic of its own in a group of that name: the first leads, the last is not started."""
+    await make(broker, NewTopic(topic, 1, 1))
+    async with AsyncExitStack() as stack:
+        first, second, third = (
+            Consumer(topic, bootstrap_servers=broker.bootstrap, group_id=topic, session_timeout_ms=6000)
+            for _ in range(3)
+        )
+        for one in (first, second, third):
+            stack.push_async_callback(one.stop)
+        await first.start()
+        await second.start()
+        await until(lambda: are_joined(first, second))
+        yield first, second, third
 
 
 def are_joined(*consumers: Consumer) -> bool:
