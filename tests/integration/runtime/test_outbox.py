@@ -15,7 +15,7 @@ from tests.fakes.events import event, named
 from tests.waiting import until
 
 WAITS_FOR_A_LOCK = """
-SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()
 """
 
 
