@@ -58,6 +58,10 @@ class CaseOpened(CaseChanged):
     TYPE: ClassVar[str] = "case.opened.v1"
 
 
+CHANGES = frozenset({CaseOpened.TYPE, CaseChanged.TYPE})
+"""The types by which something outside changed."""
+
+
 class IntakeReconciled(Fact):
     """What came in through one door within one hour was compared with the provider's own list.
 

@@ -15,7 +15,7 @@ from connectors.slack import Slack
 from contracts import topics
 from contracts.base import Fact
 from contracts.envelope import Event, Record
-from contracts.events.cases import CaseChanged, CaseOpened
+from contracts.events.cases import CHANGES, CaseChanged, CaseOpened
 from contracts.events.control import ApprovalAnswered
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
 from contracts.events.proposals import ProposalFailed, ProposalMade, ProposalShadowed
@@ -53,9 +53,7 @@ SUBSCRIPTIONS = (topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CON
 LOOK_SECONDS = 1.0
 PUBLISH_SECONDS_MIN = 0.1
 """What the actor says is for the log alone, which is read a second later: one batch costs as much as one event."""
-_CHANGES = frozenset({CaseOpened.TYPE, CaseChanged.TYPE})
-"""They lead to no decision."""
-_USUAL = _CHANGES | {ProposalMade.TYPE}
+_USUAL = CHANGES | {ProposalMade.TYPE}
 """They seldom lead to an effect before something is decided: then it waits until its lane looks by itself."""
 
 log = structlog.get_logger()
@@ -227,7 +225,7 @@ async def run() -> None:
         async def take(records: Sequence[Record]) -> None:
             await inbox.take(records)
             types = {record.headers.get("ce_type") for record in records}
-            to_decide = [] if types <= _CHANGES else decide_wakes.values()
+            to_decide = [] if types <= CHANGES else decide_wakes.values()  # a change leads to no decision
             for wake in (*to_decide, *([relay_wake] if types <= _USUAL else effect_wakes)):
                 wake.set()
 

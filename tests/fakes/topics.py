@@ -1,6 +1,5 @@
 """Topics with a history, for tests that read them."""
 
-import asyncio
 from collections.abc import Iterable
 from uuid import UUID, uuid4
 
@@ -11,6 +10,7 @@ from contracts import topics
 from contracts.envelope import Record
 from services.runtime.config import KafkaSettings
 from services.runtime.make_topics import make_topics
+from tests.waiting import until
 
 
 async def found(bootstrap: str, *, partitions: int = 3) -> UUID:
@@ -20,8 +20,11 @@ async def found(bootstrap: str, *, partitions: int = 3) -> UUID:
     try:
         if old := {*topics.ALL, topics.EPOCH} & {*await admin.list_topics()}:
             await admin.delete_topics(sorted(old))
-        while {*topics.ALL, topics.EPOCH} & {*await admin.list_topics()}:
-            await asyncio.sleep(0.05)
+
+        async def are_gone() -> bool:
+            return not {*topics.ALL, topics.EPOCH} & {*await admin.list_topics()}
+
+        await until(are_gone)
     finally:
         await admin.close()
     await make_topics(KafkaSettings(kafka_bootstrap=bootstrap), partitions=partitions, replication=1)

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from contracts import topics
 from contracts.base import Fact
 from contracts.envelope import Record
-from contracts.events.cases import CaseChanged, CaseOpened
+from contracts.events.cases import CHANGES, CaseChanged, CaseOpened
 from services.classifier.handlers.case_changed import CaseChangedHandler
 from services.runtime.inbox import Handler, Inbox
 from services.runtime.kafka import Take
 from services.runtime.stop import Wake
 
 SUBSCRIPTIONS = (topics.CASES, topics.CONTROL)
-_CHANGES = frozenset({CaseOpened.TYPE, CaseChanged.TYPE})
 
 
 def handlers(case_changed: CaseChangedHandler) -> dict[type[Fact], Handler]:
@@ -25,7 +24,7 @@ def taking(inbox: Inbox, case_changed: CaseChangedHandler, *, propose: Sequence[
 
     async def take(records: Sequence[Record]) -> None:
         await inbox.take(records)
-        ordered = any(record.headers.get("ce_type") not in _CHANGES for record in records)
+        ordered = any(record.headers.get("ce_type") not in CHANGES for record in records)
         to_read, case_changed.to_read = case_changed.to_read or ordered, False
         for wake in (*propose, *(read if to_read else ())):
             wake.set()
