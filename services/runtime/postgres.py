@@ -70,8 +70,14 @@ class Database:
 
 
 @asynccontextmanager
-async def connect(url: str, *, schema: str, connections_max: int = 10) -> AsyncIterator[Database]:
-    """A database for the length of the block."""
+async def connect(
+    url: str, *, schema: str, connections_max: int = 10, plan_once: bool = True
+) -> AsyncIterator[Database]:
+    """A database for the length of the block.
+
+    With `plan_once` a connection plans each statement once, for all arguments: most of them find a few rows by a key,
+    and planning those anew takes longer than carrying them out. Not for statements that find many rows or few.
+    """
     pool = asyncpg.create_pool(
         url,
         min_size=0,
@@ -83,6 +89,7 @@ async def connect(url: str, *, schema: str, connections_max: int = 10) -> AsyncI
             "search_path": f"{schema},pg_catalog",
             "application_name": f"nightshift {schema}",
             "jit": "off",
+            "plan_cache_mode": "force_generic_plan" if plan_once else "auto",
         },
         init=_speak_json,
         reset=_leave_as_it_is,
