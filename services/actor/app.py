@@ -237,6 +237,7 @@ async def run() -> None:
             take=take,
             producer=producer,
             relays=[relay],
+            urgent=topics.PROPOSALS,  # which bring the case that they were made from
         )
         oldest: dict[tuple[str, str], Age] = {(w.process, w.kind): w.oldest_claimable_seconds for w in workers}
         oldest |= {lane.work: lane.oldest_due_seconds for lane in lanes}

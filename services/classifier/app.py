@@ -10,6 +10,7 @@ import httpx
 from connectors import http_transport
 from connectors.none import NoOutside
 from connectors.protocol import Reads
+from contracts import topics
 from services.classifier.config import Settings
 from services.classifier.handlers.ask_models import count_all_from_zero
 from services.classifier.handlers.case_changed import PROPOSE, READ, CaseChangedHandler
@@ -95,6 +96,7 @@ async def run() -> None:
             before_consuming=inbox.take_what_became_readable,
             producer=producer,
             relays=[relay],
+            urgent=topics.CASES,
         )
         awaited = [worker for worker in workers if worker.kind != SHADOW]
         oldest = {(worker.process, worker.kind): worker.oldest_claimable_seconds for worker in awaited}

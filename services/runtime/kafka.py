@@ -35,9 +35,8 @@ from services.runtime.together import Together
 
 BATCH_RECORDS_MAX = 1000
 FETCH_WAIT_MS = 500
-URGENT = frozenset({topics.CASES, topics.PROPOSALS})
 URGENT_WAIT_MS = 20
-"""How long a fetch of an urgent topic waits for news.
+"""How long a fetch of the urgent topic waits for news.
 
 The embedded broker looks for news twice in that time and no more often: at 500 ms that alone is 250 ms at p99. And of
 any broker a client has one fetch in flight, which holds up what the other partitions bring meanwhile.
@@ -101,6 +100,7 @@ class Link:
         take: Take,
         producer: Producer,
         relays: Sequence[Relay],
+        urgent: str | None = None,
         batch_seconds_min: float = 0.0,
         before_consuming: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
@@ -114,6 +114,8 @@ class Link:
         self._take = take
         self._producer = producer
         self._relays = relays
+        self._urgent = urgent
+        """The topic whose news somebody waits for. Of the others several may come as one batch."""
         self._batch_seconds_min = batch_seconds_min
         """From one batch to the next at least: who is in no hurry handles more at once."""
         self._before_consuming = before_consuming
@@ -178,11 +180,13 @@ class Link:
         NACK_ON_ERROR: an exception rewinds the batch. `take` raises only for what is Later (Postgres away), and waits
         before it does, so nothing spins; poison never raises, it becomes a dead letter.
         """
-        broker = KafkaBroker(self._kafka.kafka_bootstrap, consumer_only=True, logger=None, graceful_timeout=5.0)
+        broker = KafkaBroker(
+            self._kafka.kafka_bootstrap, consumer_only=True, apply_types=False, logger=None, graceful_timeout=5.0
+        )
         together = Together(partial(self._take_at_leisure, stop=stop))
 
-        async def keep_bytes(message: KafkaMessage) -> None:
-            del message
+        async def decode(message: KafkaMessage) -> Any:
+            return message.raw_message
 
         async def parse(raw: tuple[Any, ...], usual: Parse) -> KafkaMessage:
             # FastStream reads headers strictly; where one is no UTF-8 it drops the whole batch, and commits past it
@@ -190,9 +194,7 @@ class Link:
             message.raw_message = raw
             return message
 
-        async def consume(_: Any, message: KafkaMessage) -> None:
-            raw = message.raw_message
-            assert isinstance(raw, tuple), "the subscriber is a batch subscriber"
+        async def consume(raw: Any) -> None:
             await together.handle(
                 [
                     Record(
@@ -206,8 +208,7 @@ class Link:
             )
 
         for topic in self._subscriptions:
-            in_no_hurry = self._batch_seconds_min > 0 or topic not in URGENT
-            wait_ms = FETCH_WAIT_MS if in_no_hurry else URGENT_WAIT_MS
+            wait_ms = URGENT_WAIT_MS if topic == self._urgent else FETCH_WAIT_MS
             broker.subscriber(
                 topic,
                 batch=True,
@@ -220,7 +221,7 @@ class Link:
                 session_timeout_ms=SESSION_MS,
                 heartbeat_interval_ms=SESSION_MS // 4,
                 parser=parse,
-                decoder=keep_bytes,
+                decoder=decode,
             )(consume)
         return broker
 
