@@ -18,7 +18,7 @@ from contracts.envelope import Event, Record
 from contracts.events.cases import CHANGES, CaseChanged, CaseOpened
 from contracts.events.control import ApprovalAnswered
 from contracts.events.dead_letters import DeadLetterRaised, DeadLetterRedriven
-from contracts.events.proposals import ProposalFailed, ProposalMade, ProposalShadowed
+from contracts.events.proposals import FactsRead, ProposalFailed, ProposalMade, ProposalShadowed
 from services.actor.config import Settings, ZendeskAccount, slack_url
 from services.actor.handlers.approval import approval_answered, expire_approvals
 from services.actor.handlers.candidate import return_from_candidate
@@ -53,8 +53,8 @@ SUBSCRIPTIONS = (topics.CASES, topics.PROPOSALS, topics.DEAD_LETTERS, topics.CON
 LOOK_SECONDS = 1.0
 PUBLISH_SECONDS_MIN = 0.1
 """What the actor says is for the log alone, which is read a second later: one batch costs as much as one event."""
-_PRESSING = frozenset({ApprovalAnswered.TYPE, DeadLetterRaised.TYPE, DeadLetterRedriven.TYPE, ProposalFailed.TYPE})
-"""They lead to effects before anything is decided. What else seldom does waits until its lane looks by itself."""
+_USUAL = CHANGES | {FactsRead.TYPE, ProposalMade.TYPE}
+"""They seldom lead to an effect before something is decided: then it waits until its lane looks by itself."""
 
 log = structlog.get_logger()
 
@@ -226,7 +226,7 @@ async def run() -> None:
             await inbox.take(records)
             types = {record.headers.get("ce_type") for record in records}
             to_decide = [] if types <= CHANGES else decide_wakes.values()  # a change leads to no decision
-            for wake in (*to_decide, *([relay_wake] if types.isdisjoint(_PRESSING) else effect_wakes)):
+            for wake in (*to_decide, *([relay_wake] if types <= _USUAL else effect_wakes)):
                 wake.set()
 
         link = Link(
