@@ -58,6 +58,7 @@ SELECT EXISTS (SELECT FROM (SELECT event_id FROM ingest.outbox UNION ALL SELECT 
                             UNION ALL SELECT event_id FROM actor.outbox) said
                WHERE NOT EXISTS (SELECT FROM reporter.event_log_known k WHERE k.event_id = said.event_id))
        OR EXISTS (SELECT FROM actor.looks)
+       OR EXISTS (SELECT FROM actor.effects WHERE state IN ('planned', 'in_flight', 'unknown'))
 """
 OVERRIDES = """
 support.limits.settle_seconds = 0

@@ -36,7 +36,7 @@ async def rebuild_projections(
         if overrides is None
         else RebuildSettings(database_url=url, process_overrides=overrides)
     )
-    async with connect(url, schema="reporter", connections_max=2, plan_once=False) as database:
+    async with connect(url, schema="reporter", connections_max=2) as database:
         async with database.connection() as connection:
             before = await digest(connection)
         cases = await rebuild(database, policies_of(settings), progress=progress)

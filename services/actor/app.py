@@ -201,7 +201,7 @@ async def run() -> None:
     processes = load_all(settings)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
-            connect(settings.database_url, schema=SERVICE, connections_max=CONNECTIONS_MAX)
+            connect(settings.database_url, schema=SERVICE, connections_max=CONNECTIONS_MAX, plan_once=True)
         )
         kinds = {d.connector for p in processes.values() for d in p.settings.destinations.values()}
         clients = {kind: await stack.enter_async_context(http_transport.client()) for kind in sorted(kinds)}

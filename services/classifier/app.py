@@ -58,7 +58,10 @@ async def run() -> None:
     settings = Settings()
     telemetry.configure("classifier", level=settings.log_level, otlp_url=settings.otlp_url)
     processes = load_all(settings)
-    async with connect(settings.database_url, schema="classifier") as database, http_transport.client() as client:
+    async with (
+        connect(settings.database_url, schema="classifier", plan_once=True) as database,
+        http_transport.client() as client,
+    ):
         publishing, producer = Wake(), Producer()
         relay = Relay(database, "classifier", producer, publishing)
         models = {name: models_of(process, settings) for name, process in processes.items()}

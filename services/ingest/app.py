@@ -198,7 +198,9 @@ async def run() -> None:
     telemetry.configure(SERVICE, level=settings.log_level, otlp_url=settings.otlp_url)
     doors = open_doors(settings)
     async with (
-        connect(settings.database_url, schema=SERVICE, connections_max=settings.writers + 6) as database,
+        connect(
+            settings.database_url, schema=SERVICE, connections_max=settings.writers + 6, plan_once=True
+        ) as database,
         http_transport.client() as client,
     ):
         clock = PostgresClock(database)

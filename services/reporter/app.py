@@ -55,8 +55,7 @@ async def run() -> None:
     """Run the service until SIGTERM."""
     settings = ReporterSettings()
     telemetry.configure("reporter", level=settings.log_level, otlp_url=settings.otlp_url)
-    # Its pages ask for one state, process or page, or for all: what is planned for both is good for neither.
-    async with connect(settings.database_url, schema="reporter", plan_once=False) as database:
+    async with connect(settings.database_url, schema="reporter") as database:
         policies = policies_of(settings)
         producer, reads = Producer(), Queries(database)
         orders, own = [Relay(database, schema, producer, Wake()) for schema in ("control", SERVICE)]

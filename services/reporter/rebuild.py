@@ -11,7 +11,7 @@ from services.runtime.postgres import connect
 
 async def _main() -> None:
     settings = RebuildSettings()
-    async with connect(settings.database_url, schema="reporter", connections_max=2, plan_once=False) as database:
+    async with connect(settings.database_url, schema="reporter", connections_max=2) as database:
         cases = await rebuild(database, policies_of(settings), progress=_say)
         async with database.connection() as connection:
             sys.stdout.write(f"rebuilt {cases} cases; projections have digest {await digest(connection)}\n")

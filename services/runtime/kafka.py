@@ -115,7 +115,7 @@ class Link:
         self._producer = producer
         self._relays = relays
         self._urgent = urgent
-        """The topic whose news somebody waits for. Of the others several may come as one batch."""
+        """The topic whose news somebody waits for."""
         self._batch_seconds_min = batch_seconds_min
         """From one batch to the next at least: who is in no hurry handles more at once."""
         self._before_consuming = before_consuming

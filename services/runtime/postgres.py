@@ -71,12 +71,12 @@ class Database:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, schema: str, connections_max: int = 10, plan_once: bool = True
+    url: str, *, schema: str, connections_max: int = 10, plan_once: bool = False
 ) -> AsyncIterator[Database]:
     """A database for the length of the block.
 
-    With `plan_once` a connection plans each statement once, for all arguments: most of them find a few rows by a key,
-    and planning those anew takes longer than carrying them out. Not for statements that find many rows or few.
+    With `plan_once` a connection plans each statement once, for all arguments: for who finds a few rows by a key, which
+    takes less than planning it anew. Not for who asks now for many rows and now for few.
     """
     pool = asyncpg.create_pool(
         url,

@@ -14,6 +14,7 @@ import pytest
 
 from contracts.envelope import Record
 from nightshift.doctor.outside import _months
+from services.actor.handlers import effect_observed
 from services.ingest.outbound import postgres as ingest
 from services.reporter.domain.log import entry_of
 from services.reporter.handlers.append import Appender, Projector
@@ -40,6 +41,10 @@ WHOLE = (
     "reporter.outbox",
 )
 ROWS_OF_A_MONTH = 3000
+BACKLOG_ROWS = 20_000
+LEASE = timedelta(seconds=1)
+UNSWITCHED = False
+"""Work that obeys no switch."""
 
 
 class Publisher:
@@ -292,13 +297,19 @@ MANY_ENTRIES = """
 INSERT INTO reporter.event_log (event_id, topic, type, process, case_id, time, headers, body, appended_at)
 SELECT gen_random_uuid(), 't', 'y', 'p', 'p:d:' || n % 500, $1, '{}', 'x', $1 FROM generate_series(1, $2) n
 """
-READ_WHOLE = """
-SELECT relname FROM pg_stat_xact_user_tables WHERE schemaname = 'actor' AND seq_scan > 0 ORDER BY relname
+SCANNED = """
+SELECT relname, seq_scan + coalesce(idx_scan, 0) AS scans, seq_tup_read FROM pg_stat_xact_user_tables
+WHERE schemaname = current_schema()
 """
 MANY_TASKS = """
 INSERT INTO actor.tasks (case_id, kind, process, basis, cause, correlation_id, state)
 SELECT 'p:d:' || n, 'decide', 'p', 'b', gen_random_uuid(), gen_random_uuid(),
-       CASE WHEN n % 500 = 0 THEN 'open' ELSE 'done' END
+       CASE WHEN n % 500 = 0 OR n <= $2 THEN 'open' ELSE 'done' END
+FROM generate_series(1, $1) n
+"""
+MANY_LOOKS = """
+INSERT INTO actor.looks (case_id, destination, process, due_at)
+SELECT 'p:d:' || n, 'zendesk', 'p', clock_timestamp() + interval '1 hour' * sign(n % 2) - interval '1 minute'
 FROM generate_series(1, $1) n
 """
 
@@ -310,46 +321,58 @@ async def test_reads_of_one_case_and_one_claim_look_into_indexes_only(
         for month in (-1, 1, 2, 3):
             await owner.execute(MANY_ROWS, month_after(month), ROWS_OF_A_MONTH)
             await owner.execute(MANY_ENTRIES, month_after(month), ROWS_OF_A_MONTH)
-        await owner.execute(MANY_TASKS, ROWS_OF_A_MONTH)
+        await owner.execute(MANY_TASKS, ROWS_OF_A_MONTH, 0)
+        row_id = await owner.fetchval("SELECT id FROM actor.outbox WHERE created_at = $1 LIMIT 1", month_after(1))
     relay = Relay(actor, "actor", Publisher(), Wake())
-    now = datetime.now(UTC)
+    at = month_after(1)
 
     async with connect(migrated.url("nightshift_ingest"), schema="ingest") as intake_:
-        delivery = await plan(intake_, ingest._OPEN, 1)
-    plans = {
+        delivery = await scanned(intake_, ingest._OPEN, 1)
+    found = {
         "a stored delivery": delivery,
-        "the case's entries": await plan(reporter, event_log._READ, ["p:d:7"], 10),
-        "how many they are": await plan(reporter, event_log._COUNT, ["p:d:7"], 10),
-        "rows to publish": await plan(actor, relay._take, 10),
-        "published rows": await plan(actor, relay._mark, [1], [now], [None], now, now, None),
-        "a refused row": await plan(actor, dead_letters._OWE_AGAIN, named("x")),
-        "one more row": await plan(actor, outbox._APPEND, [named("x")], ["t"], ["k"], [{}], [b""]),
+        "the case's entries": await scanned(reporter, event_log._READ, ["p:d:7"], 10),
+        "how many they are": await scanned(reporter, event_log._COUNT, ["p:d:7"], 10),
+        "rows to publish": await scanned(actor, relay._take, 10),
+        "published rows": await scanned(actor, relay._mark, [row_id], [at], [None], at, at, None),
+        "a refused row": await scanned(actor, dead_letters._OWE_AGAIN, named("x")),
+        "one more row": await scanned(actor, outbox._APPEND, [named("x")], ["t"], ["k"], [{}], [b""]),
+        "a claim": await scanned(actor, tasks._CLAIM, "p", "decide", 10, LEASE, UNSWITCHED),
     }
 
-    assert {what: [line for line in lines if "Seq Scan" in line] for what, lines in plans.items()} == {
-        what: [] for what in plans
+    assert {what: {table for table, rows in tables.items() if rows} for what, tables in found.items()} == {
+        what: set() for what in found
     }
-    others = [line for line in plans["published rows"] if "Scan using" in line and "broker_epoch" not in line]
-    assert len(others) == 1, "the other months are not even opened"
-    assert await read_whole_by_a_claim(actor) == []
+    months = [table for table in found["published rows"] if table.startswith("outbox_2")]
+    assert months == [f"outbox_{at:%Y_%m}"], "the other months are not even opened"
 
 
-async def read_whole_by_a_claim(database: Database) -> list[str]:
-    """The tables that the statements of `claim_tasks` read from end to end."""
-    obeys_switch = False
+async def test_a_claim_from_a_backlog_reads_what_it_takes_and_not_the_whole_table(
+    migrated: MigratedDatabase, actor: Database
+) -> None:
+    async with as_owner(migrated.admin_url) as owner:
+        await owner.execute(MANY_TASKS, BACKLOG_ROWS, BACKLOG_ROWS)
+        await owner.execute(MANY_LOOKS, BACKLOG_ROWS)
+        await owner.execute("ANALYZE actor.tasks, actor.looks")
+
+    found = {
+        "tasks": await scanned(actor, tasks._CLAIM, "p", "decide", 64, LEASE, UNSWITCHED),
+        "looks": await scanned(actor, effect_observed._CLAIM, "p", "zendesk", LEASE, 32),
+    }
+
+    assert {what: tables[what] < BACKLOG_ROWS // 10 for what, tables in found.items()} == {"tasks": True, "looks": True}
+
+
+async def scanned(database: Database, sql: str, *args: object) -> dict[str, int]:
+    """The schema's tables that a statement planned once reads, with how many rows each without an index."""
     async with database.transaction() as connection:
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        claimed = await connection.fetch(tasks._CLAIM, "p", "decide", 10, timedelta(seconds=1), obeys_switch)
-        rows = await connection.fetch(READ_WHOLE)
-    assert len(claimed) == ROWS_OF_A_MONTH // 500
-    return [row["relname"] for row in rows]
-
-
-async def plan(database: Database, sql: str, *args: object) -> list[str]:
-    """How it is carried out as a prepared statement that is planned once for all arguments."""
-    async with database.transaction() as connection:
-        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-        return [row[0] for row in await connection.fetch(f"EXPLAIN (ANALYZE, COSTS OFF) {sql}", *args)]
+        before = {row["relname"]: row for row in await connection.fetch(SCANNED)}
+        await connection.fetch(sql, *args)
+        return {
+            row["relname"]: row["seq_tup_read"] - before[row["relname"]]["seq_tup_read"]
+            for row in await connection.fetch(SCANNED)
+            if row["scans"] > before[row["relname"]]["scans"]
+        }
 
 
 async def test_the_doctor_tells_when_nobody_made_next_month(migrated: MigratedDatabase) -> None:

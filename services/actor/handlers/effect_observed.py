@@ -26,11 +26,10 @@ RESENT_MAX = 1
 """An effect that was acknowledged and was not there is sent again this often, where the process says so."""
 
 _CLAIM = """
-WITH next AS (
-    SELECT case_id, destination FROM looks WHERE process = $1 AND destination = $2 AND due_at <= clock_timestamp()
-    ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED)
-UPDATE looks l SET due_at = clock_timestamp() + $3::interval FROM next n
-WHERE l.case_id = n.case_id AND l.destination = n.destination
+UPDATE looks l SET due_at = clock_timestamp() + $3::interval
+WHERE l.destination = $2 AND l.case_id = ANY (ARRAY(
+    SELECT case_id FROM looks WHERE process = $1 AND destination = $2 AND due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED))
 RETURNING l.case_id, l.destination, l.process, l.wished, l.echo,
           (SELECT c.object_id FROM cases c WHERE c.case_id = l.case_id) AS object_id
 """

@@ -57,7 +57,9 @@ WHERE tokens_in + tokens_out > 0 AND NOT EXISTS (SELECT FROM outbox_known k WHER
 _LOSE = "UPDATE model_calls SET live_until = clock_timestamp() WHERE call_id = $1 AND settled_at IS NULL"
 _DEAREST = """
 SELECT case_id, CASE $3 WHEN 'tokens' THEN sum(tokens_in + tokens_out) ELSE trim_scale(sum(cost_usd)) END AS spent
-FROM model_calls WHERE process = $1 AND ($2::date IS NULL OR day = $2) GROUP BY case_id ORDER BY 2 DESC, 1 LIMIT 1
+FROM model_calls
+WHERE process = $1 AND day BETWEEN coalesce($2::date, '-infinity') AND coalesce($2, 'infinity')
+GROUP BY case_id ORDER BY 2 DESC, 1 LIMIT 1
 """
 _WAS_SAID = "SELECT 1 FROM outbox_known WHERE event_id = $1"
 _USED = """

@@ -9,7 +9,7 @@ ASKED = "SELECT case_id FROM actor.cases WHERE case_id = $1"
 
 
 @pytest.mark.parametrize(("plan_once", "plans"), [(True, (3, 0)), (False, (0, 3))])
-async def test_a_statement_is_planned_once_for_all_arguments_unless_told_otherwise(
+async def test_a_statement_is_planned_once_for_all_arguments_where_that_is_asked_for(
     migrated: MigratedDatabase, *, plan_once: bool, plans: tuple[int, int]
 ) -> None:
     url = migrated.url("nightshift_actor")
