@@ -40,7 +40,7 @@ WHOLE = (
     "reporter.event_log",
     "reporter.outbox",
 )
-ROWS_OF_A_MONTH = 3000
+ROWS_OF_A_MONTH = 10_000
 BACKLOG_ROWS = 20_000
 LEASE = timedelta(seconds=1)
 UNSWITCHED = False
@@ -322,6 +322,7 @@ async def test_reads_of_one_case_and_one_claim_look_into_indexes_only(
             await owner.execute(MANY_ROWS, month_after(month), ROWS_OF_A_MONTH)
             await owner.execute(MANY_ENTRIES, month_after(month), ROWS_OF_A_MONTH)
         await owner.execute(MANY_TASKS, ROWS_OF_A_MONTH, 0)
+        await owner.execute("ANALYZE actor.outbox, actor.tasks, reporter.event_log")
         row_id = await owner.fetchval("SELECT id FROM actor.outbox WHERE created_at = $1 LIMIT 1", month_after(1))
     relay = Relay(actor, "actor", Publisher(), Wake())
     at = month_after(1)
