@@ -14,8 +14,8 @@ from tests.waiting import until
 
 TICKETS = 6
 PAUSED_SECONDS = 2.5
-_ATTEMPTED = "SELECT count(*) FROM actor.effects WHERE attempt > 0 AND created_at >= $1"
 _WAITING = "SELECT count(*) FROM actor.effects WHERE state IN ('planned', 'unknown') AND created_at >= $1"
+_NONE_IN_FLIGHT = "SELECT NOT EXISTS (SELECT FROM actor.effects WHERE state = 'in_flight' AND created_at >= $1)"
 _REACHED = """
 SELECT count(*) FROM actor.effects
 WHERE state IN ('acknowledged', 'observed') AND generation = $2 AND created_at >= $1
@@ -53,6 +53,7 @@ async def test_the_switch_stops_effects_at_once_without_the_broker_and_none_is_c
 
         with night.broker_hangs():
             paused_at = await switch(operator, "support", paused=True, reason="a test")
+            await until(partial(operator.fetchval, _NONE_IN_FLIGHT, began))  # what was claimed before may still arrive
             await world.post("/control/faults", json={"down": ""})
             attempts_before = await operator.fetchval(_LATER_COUNT, paused_at)
             deadline = time.monotonic() + PAUSED_SECONDS

@@ -276,3 +276,18 @@ def test_what_was_acknowledged_is_not_given_up_while_nobody_can_look(migrated: M
             await answered_once_each(actor, 1)
 
     live(scenario, begins_at=BEGINS_AT)
+
+
+def test_while_nobody_can_look_customers_are_answered_all_the_same(migrated: MigratedDatabase) -> None:
+    async def scenario(time: VirtualTime) -> None:
+        blind = remote.of_kind("read", remote.failing)
+        async with living(migrated, time, (0, 3600, blind)) as actor:
+            asked_at = [(60.0 * n, str(n)) for n in range(1, 41)]
+            await actor.live(asked_at, until_seconds=4500)
+
+            await answered_once_each(actor, 40)
+            answered_at = {one.object_id: one.seconds for one in actor.remote.landed}
+            waited = [answered_at[ticket] - at for at, ticket in asked_at]
+            assert max(waited) <= 2 * BREAKER_OPEN_SECONDS, waited
+
+    live(scenario, begins_at=BEGINS_AT)

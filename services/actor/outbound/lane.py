@@ -20,7 +20,7 @@ from services.actor.handlers.say import breaker_open
 from services.actor.ports import Outside, carries_stamp
 from services.runtime import switches
 from services.runtime.health import STALLED_SECONDS
-from services.runtime.pace import Breaker, Pace, heard
+from services.runtime.pace import PROBE_LOOK_SECONDS, Breaker, Pace, heard
 from services.runtime.postgres import CONTENDED, UNAVAILABLE, Connection, Database
 from services.runtime.process import Process
 from services.runtime.stop import Stop, Wake
@@ -242,8 +242,10 @@ class Lane:
             self.wake.set()
 
     async def _look_due(self, stop: Stop) -> None:
+        """Look at what is due. What waits to be sent is the breaker's probe before any look: reading may fail alone."""
         if (seconds := self._wait_seconds()) > 0:
-            await stop.wait(min(seconds, WAIT_SECONDS_MAX))
+            behind = 0.0 if self.breaker.state(self._clock()) == "closed" else PROBE_LOOK_SECONDS
+            await stop.wait(min(seconds, WAIT_SECONDS_MAX) + behind)
         elif not await self.look(min(LOOKS_AT_ONCE_MAX, self._may_begin())):
             await stop.wait(IDLE_SECONDS)
 
