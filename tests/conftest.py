@@ -145,7 +145,7 @@ def migrated_once(postgres: Postgres, _migrated_template: str) -> Iterator[Migra
 @contextmanager
 def _copy_of(template: str, postgres: Postgres) -> Iterator[MigratedDatabase]:
     name = f"migrated_{next(_numbers)}"
-    _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")  # thrice as fast as by WAL
     yield MigratedDatabase(postgres, name)
     _drop(postgres, name)
 
