@@ -7,7 +7,7 @@ from contracts.failures import LaterError, OutcomeUnknownError
 
 BreakerState = Literal["closed", "open", "half_open"]
 PROBE_LOOK_SECONDS = 0.1
-"""While one probe is under way the others look this often."""
+"""While one probe is under way the others ask this often; who lets others probe first asks so much later."""
 BURST_SECONDS = 0.2
 """An idle destination saves up this much of its rate, and at least one request."""
 

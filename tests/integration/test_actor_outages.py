@@ -289,5 +289,6 @@ def test_while_nobody_can_look_customers_are_answered_all_the_same(migrated: Mig
             answered_at = {one.object_id: one.seconds for one in actor.remote.landed}
             waited = [answered_at[ticket] - at for at, ticket in asked_at]
             assert max(waited) <= 2 * BREAKER_OPEN_SECONDS, waited
+            sla_is_right(await actor.cases(), actor.remote)
 
     live(scenario, begins_at=BEGINS_AT)
